@@ -1,0 +1,25 @@
+# Flags for every target of the project, in one interface target.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+find_program(SWITCHYARD_CCACHE ccache)
+mark_as_advanced(SWITCHYARD_CCACHE)
+if(SWITCHYARD_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SWITCHYARD_CCACHE})
+endif()
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+add_library(switchyard_flags INTERFACE)
+target_compile_features(switchyard_flags INTERFACE cxx_std_20)
+target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+# The contract's bits rest on explicit fused multiply-adds only.
+target_compile_options(
+  switchyard_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -ffp-contract=off
+                             $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>)
+if(SWITCHYARD_SANITIZE)
+  target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
+                                                    -fno-omit-frame-pointer)
+  target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
+endif()

@@ -1,0 +1,49 @@
+# One static and one shared library out of the folders' objects; install and package config.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(objects
+    $<TARGET_OBJECTS:switchyard_cpu> $<TARGET_OBJECTS:switchyard_cuda>
+    $<TARGET_OBJECTS:switchyard_nccl> $<TARGET_OBJECTS:switchyard_stats>)
+
+foreach(kind IN ITEMS STATIC SHARED)
+  string(TOLOWER ${kind} suffix)
+  set(target switchyard_${suffix})
+  add_library(${target} ${kind} ${objects})
+  add_library(switchyard::${target} ALIAS ${target})
+  set_target_properties(
+    ${target} PROPERTIES OUTPUT_NAME switchyard VERSION ${PROJECT_VERSION}
+                         SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_include_directories(
+    ${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+                     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_libraries(
+    ${target} PRIVATE $<BUILD_INTERFACE:switchyard_flags> hwy::hwy spdlog::spdlog Threads::Threads)
+  if(SWITCHYARD_OPENMP)
+    target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
+  endif()
+  if(SWITCHYARD_CUDA)
+    target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+  endif()
+endforeach()
+
+if(BUILD_SHARED_LIBS)
+  add_library(switchyard::switchyard ALIAS switchyard_shared)
+else()
+  add_library(switchyard::switchyard ALIAS switchyard_static)
+endif()
+
+install(TARGETS switchyard_static switchyard_shared EXPORT switchyard_targets
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/switchyard
+        DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/switchyard)
+install(EXPORT switchyard_targets FILE switchyard-targets.cmake NAMESPACE switchyard:: DESTINATION ${package_dir})
+configure_package_config_file(
+  ${PROJECT_SOURCE_DIR}/cmake/switchyard-config.cmake.in
+  ${PROJECT_BINARY_DIR}/switchyard-config.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/switchyard-config-version.cmake
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/switchyard-config.cmake
+              ${PROJECT_BINARY_DIR}/switchyard-config-version.cmake DESTINATION ${package_dir})

@@ -1,0 +1,24 @@
+// Which backends there are. The only place that names more than one of them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/permuter_backend.h"
+#include "cpu/router_backend.h"
+
+namespace switchyard::cpu {
+
+/// Backends that this build and machine can use, kReference and kCpu always among them.
+std::vector<Backend> available_backends();
+
+/// The backend that `wanted` means here; kAuto takes the fastest.
+/// @throws Unavailable  saying why.
+Backend resolve_backend(Backend wanted);
+
+std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, Backend wanted,
+                                                    const CpuThreads& threads);
+std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,
+                                                        Backend wanted, const CpuThreads& threads);
+
+}  // namespace switchyard::cpu

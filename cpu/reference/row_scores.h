@@ -1,0 +1,37 @@
+// One token's scores and weights, computed plainly.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "switchyard/router.h"
+
+namespace switchyard::cpu::reference {
+
+/// Everything about one row that does not depend on which experts are chosen. Vectors named by
+/// expert have num_experts elements; entries of experts that are not `finite` mean nothing.
+struct RowScores {
+  std::vector<int32_t> finite;     ///< enabled experts with a finite logit, ascending
+  std::vector<int32_t> ranked;     ///< those whose selection score is finite too
+  std::vector<float> logit;
+  std::vector<float> score;        ///< without bias; softmax: the probability
+  std::vector<float> selection;    ///< what the choice is made by
+  std::vector<float> probability;  ///< of the losses
+  float max_logit = 0.0f;
+  float denominator = 0.0f;        ///< sum of e^(x - max_logit) over `finite`
+  float log_sum_exp = 0.0f;
+};
+
+/// The contract's sum: terms padded with zeros to a power of two, upper half folded onto the lower.
+float folded_sum(std::vector<float> terms);
+
+/// The logit of (token, expert), widened.
+float logit_at(const ConstTensorView& logits, int64_t token, int32_t expert);
+
+RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int64_t token);
+
+/// Weights of `chosen`, experts of `row.finite`.
+std::vector<float> chosen_weights(const RouterConfig& config, const RowScores& row,
+                                  const std::vector<int32_t>& chosen);
+
+}  // namespace switchyard::cpu::reference

@@ -1,0 +1,105 @@
+// The front door of routing: checks the config once and every call's shapes, then hands over.
+#include "switchyard/router.h"
+
+#include <cmath>
+
+#include "cpu/backend_registry.h"
+#include "cpu/refuse.h"
+#include "cpu/router_backend.h"
+#include "cpu/view_checks.h"
+#include "switchyard/router_losses.h"
+
+namespace switchyard {
+
+using cpu::check_matrix;
+using cpu::check_optional_vector;
+using cpu::refuse;
+
+void validate(const RouterConfig& config) {
+  const auto in_range = [](const char* name, int32_t value, int32_t low, int32_t high) {
+    if (value < low || value > high) {
+      refuse(name, " is ", value, ", must be in [", low, ", ", high, "]");
+    }
+  };
+  in_range("num_experts", config.num_experts, 1, kMaxExperts);
+  in_range("top_k", config.top_k, 1, kMaxTopK);
+  if (config.top_k > config.num_experts) {
+    refuse("top_k is ", config.top_k, ", must not exceed num_experts, ", config.num_experts);
+  }
+  if (config.score_function > ScoreFunction::kIdentity) refuse("score_function is not one");
+  if (config.group_score > GroupScore::kTopKSum) refuse("group_score is not one");
+  if (!std::isfinite(config.routed_scaling_factor) || config.routed_scaling_factor <= 0.0f) {
+    refuse("routed_scaling_factor is ", config.routed_scaling_factor,
+           ", must be finite and above 0");
+  }
+  in_range("num_groups", config.num_groups, 1, config.num_experts);
+  if (config.num_experts % config.num_groups != 0) {
+    refuse("num_groups is ", config.num_groups, ", must divide num_experts, ", config.num_experts);
+  }
+  in_range("top_groups", config.top_groups, 1, config.num_groups);
+  const int32_t reachable = config.num_experts / config.num_groups * config.top_groups;
+  if (config.top_k > reachable) {
+    refuse("top_k is ", config.top_k, ", must not exceed the ", reachable, " experts of ",
+           config.top_groups, " groups");
+  }
+  if (config.group_score == GroupScore::kTopKSum && config.top_k < config.top_groups) {
+    refuse("top_k is ", config.top_k, ", must be at least top_groups, ", config.top_groups,
+           ", for group_score topk_sum");
+  }
+  in_range("num_shared_experts", config.num_shared_experts, 0, kMaxSharedExperts);
+  if (!std::isfinite(config.shared_expert_weight)) {
+    refuse("shared_expert_weight is ", config.shared_expert_weight, ", must be finite");
+  }
+}
+
+namespace {
+
+void check_call(const RouterConfig& config, const RoutingInputs& inputs,
+                const RoutingResult& result) {
+  const int64_t num_tokens = inputs.logits.rows;
+  if (inputs.logits.dtype > DataType::kBFloat16) refuse("logits have an unknown element type");
+  check_matrix("logits", inputs.logits, num_tokens, config.num_experts);
+  check_optional_vector("selection_bias", inputs.selection_bias, config.num_experts);
+  check_optional_vector("expert_mask", inputs.expert_mask, config.num_experts);
+  check_optional_vector("token_mask", inputs.token_mask, num_tokens);
+  check_matrix("expert_ids", result.expert_ids, num_tokens, config.num_slots());
+  if (result.gate_weights.dtype != DataType::kFloat32 &&
+      result.gate_weights.dtype != DataType::kBFloat16) {
+    refuse("gate_weights are ", name_of(result.gate_weights.dtype), ", must be F32 or BF16");
+  }
+  check_matrix("gate_weights", result.gate_weights, num_tokens, config.num_slots());
+  check_optional_vector("tokens_per_expert", result.tokens_per_expert, config.num_expert_ids());
+  check_optional_vector("loss_sums", result.loss_sums, router_loss_sums_size(config.num_experts));
+}
+
+}  // namespace
+
+Router::Router(const RouterConfig& config, Backend backend, CpuThreads threads) {
+  validate(config);
+  implementation_ = cpu::make_router(config, backend, threads);
+}
+
+Router::~Router() = default;
+Router::Router(Router&&) noexcept = default;
+Router& Router::operator=(Router&&) noexcept = default;
+
+const RouterConfig& Router::config() const { return implementation_->config; }
+
+Backend Router::backend() const { return implementation_->backend; }
+
+int64_t Router::workspace_bytes(int64_t max_tokens) const {
+  if (max_tokens < 0) refuse("max_tokens is ", max_tokens, ", must be 0 or more");
+  return implementation_->workspace_bytes(max_tokens);
+}
+
+void Router::route(const RoutingInputs& inputs, const RoutingResult& result,
+                   std::span<std::byte> workspace, StreamView stream) const {
+  check_call(config(), inputs, result);
+  const int64_t needed = implementation_->workspace_bytes(inputs.logits.rows);
+  if (static_cast<int64_t>(workspace.size()) < needed) {
+    refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
+  }
+  implementation_->route(inputs, result, workspace, stream);
+}
+
+}  // namespace switchyard

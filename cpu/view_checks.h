@@ -1,0 +1,35 @@
+// Checks of a call's views, shared by the front doors.
+#pragma once
+
+#include "cpu/refuse.h"
+#include "switchyard/tensor_view.h"
+
+namespace switchyard::cpu {
+
+/// `view` is any matrix view. Its memory is looked at only where it has elements.
+template <typename View>
+void check_matrix(const char* name, const View& view, int64_t rows, int64_t cols) {
+  if (view.rows != rows || view.rows < 0) {
+    refuse(name, " has ", view.rows, " rows, must have ", rows);
+  }
+  if (view.cols != cols) refuse(name, " has ", view.cols, " columns, must have ", cols);
+  if (view.row_stride < view.cols) {
+    refuse(name, " has row_stride ", view.row_stride, ", must be at least its ", view.cols,
+           " columns");
+  }
+  if (view.data == nullptr && rows > 0 && cols > 0) refuse(name, " is a null pointer");
+}
+
+template <typename T>
+void check_vector(const char* name, VectorView<T> view, int64_t size) {
+  if (view.size != size) refuse(name, " has ", view.size, " elements, must have ", size);
+  if (view.data == nullptr && size > 0) refuse(name, " is a null pointer");
+}
+
+/// An empty view means "not given".
+template <typename T>
+void check_optional_vector(const char* name, VectorView<T> view, int64_t size) {
+  if (!view.empty()) check_vector(name, view, size);
+}
+
+}  // namespace switchyard::cpu

@@ -1,0 +1,105 @@
+// Reading and writing tensors in .safetensors files, and routing traces made of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "switchyard/data_type.h"
+#include "switchyard/tensor_view.h"
+
+namespace switchyard {
+
+/// One tensor of a TensorFile.
+struct Tensor {
+  std::string name;
+  std::string dtype;  ///< as written in the file: "F32", "BF16", "I32", "I64", …
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;  ///< little endian, row-major; lives as long as the file
+};
+
+/// A .safetensors file, read only. The header is checked whole before anything is believed: sizes,
+/// offsets, overlaps, element types, lengths.
+class TensorFile {
+ public:
+  /// @throws IoError  when the file cannot be read or is not what the format promises, naming what.
+  static TensorFile open(const std::filesystem::path& path);
+  /// The same over memory, which must outlive the result and be aligned to 8 bytes.
+  static TensorFile parse(std::span<const std::byte> contents, std::string_view source_name);
+
+  TensorFile(TensorFile&&) noexcept;
+  TensorFile& operator=(TensorFile&&) noexcept;
+  ~TensorFile();
+
+  [[nodiscard]] const std::vector<Tensor>& tensors() const;  ///< by offset
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const;
+  /// nullptr when there is none of that name.
+  [[nodiscard]] const Tensor* find(std::string_view name) const;
+
+ private:
+  struct Contents;
+  explicit TensorFile(std::unique_ptr<Contents> contents);
+  std::unique_ptr<Contents> contents_;
+};
+
+/// Collects tensors and writes them as one file, or none: a temporary file beside `path` is renamed
+/// when it is complete and removed when it is not.
+class TensorFileWriter {
+ public:
+  /// Views are read by write(); they must live until then.
+  /// @throws InvalidArgument  for a name given twice, or bytes that disagree with dtype and shape.
+  void add(std::string name, std::string dtype, std::vector<int64_t> shape,
+           std::span<const std::byte> bytes);
+  void set_metadata(std::string key, std::string value);
+  /// @throws IoError  when the file cannot be written; no partial file is left behind.
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  struct Entry {
+    std::string name;
+    std::string dtype;
+    std::vector<int64_t> shape;
+    std::span<const std::byte> bytes;
+  };
+  std::vector<Entry> entries_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// What a trace holds of one layer. Absent tensors are empty views (data == nullptr).
+struct TraceLayer {
+  int32_t index = 0;
+  ConstTensorView router_logits;              ///< [T, E] F32, F16 or BF16
+  MatrixView<const int32_t> expert_ids;       ///< [T, k] I32
+  MatrixView<const float> gate_weights;       ///< [T, k] F32
+  VectorView<const float> correction_bias;    ///< [E] F32
+  VectorView<const int64_t> tokens_per_expert;  ///< [E] I64
+};
+
+/// A routing trace: `layers.N.router_logits` and/or `layers.N.expert_ids`, `layers.N.gate_weights`,
+/// `layers.N.correction_bias`, `layers.N.tokens_per_expert`, with the metadata `model`,
+/// `num_experts`, `top_k`, `score_function`, `renormalize`.
+class Trace {
+ public:
+  /// @throws IoError  when the file is refused, a layer's tensors disagree in shape or type, an id
+  ///                  is out of range, or there is no layer at all.
+  static Trace open(const std::filesystem::path& path);
+  explicit Trace(TensorFile file, std::string_view source_name = "trace");
+
+  [[nodiscard]] const TensorFile& file() const { return file_; }
+  [[nodiscard]] const std::vector<TraceLayer>& layers() const { return layers_; }  ///< by index
+  /// The metadata of that name, or nothing.
+  [[nodiscard]] std::optional<std::string> metadata(std::string_view key) const;
+
+ private:
+  TensorFile file_;
+  std::vector<TraceLayer> layers_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,1 @@
+#include "switchyard/load_statistics.h"
