@@ -33,8 +33,8 @@ double mean_weight_entropy(MatrixView<const float> gate_weights);
 
 /// Shares of a batch that capacity took away.
 struct DropRates {
-  double assignments_kept = 1.0;    ///< kept / (kept + dropped); 1 without assignments
-  double tokens_served = 1.0;       ///< tokens with at least one kept assignment; 1 without tokens
+  double assignments_kept = 1.0;  ///< kept / (kept + dropped); 1 without assignments
+  double tokens_served = 1.0;     ///< tokens with at least one kept assignment; 1 without tokens
 };
 DropRates drop_rates(const PermutationTotals& totals, int64_t num_tokens);
 

@@ -62,14 +62,14 @@ struct PermutationSizes {
 
 /// Counts of one batch; all concern local experts.
 struct PermutationTotals {
-  int64_t num_rows = 0;             ///< rows in use, alignment padding included
-  int64_t kept_assignments = 0;     ///< rows that hold an assignment
-  int64_t dropped_assignments = 0;  ///< local assignments beyond an expert's capacity
-  int64_t fully_dropped_tokens = 0; ///< tokens with local assignments, all of them dropped
+  int64_t num_rows = 0;              ///< rows in use, alignment padding included
+  int64_t kept_assignments = 0;      ///< rows that hold an assignment
+  int64_t dropped_assignments = 0;   ///< local assignments beyond an expert's capacity
+  int64_t fully_dropped_tokens = 0;  ///< tokens with local assignments, all of them dropped
 };
 
-/// Views of caller-owned memory in the backend's space; written whole. Experts are local: index 0 is
-/// first_local_expert. An assignment is token * top_k + slot.
+/// Views of caller-owned memory in the backend's space; written whole. Experts are local: index 0
+/// is first_local_expert. An assignment is token * top_k + slot.
 struct Permutation {
   VectorView<int64_t> tokens_per_expert;  ///< [num_local] assignments kept
   VectorView<int64_t> expert_offsets;     ///< [num_local + 1] first row of each expert, aligned
@@ -100,7 +100,8 @@ class Permuter {
   /// Sorts a batch's assignments by (expert, token, slot): two runs give the same bytes.
   ///
   /// @param expert_ids    [num_tokens, top_k]; -1 marks a padding token or an empty slot.
-  /// @param gate_weights  [num_tokens, top_k] float32 or bfloat16; read by DropPolicy::kWeight only,
+  /// @param gate_weights  [num_tokens, top_k] float32 or bfloat16; read by DropPolicy::kWeight
+  /// only,
   ///                      may be empty otherwise.
   /// @param out           sizes from sizes(); written whole.
   /// @throws InvalidArgument  when a shape disagrees with the config, or (host backends) an id is

@@ -75,10 +75,10 @@ class TensorFileWriter {
 /// What a trace holds of one layer. Absent tensors are empty views (data == nullptr).
 struct TraceLayer {
   int32_t index = 0;
-  ConstTensorView router_logits;              ///< [T, E] F32, F16 or BF16
-  MatrixView<const int32_t> expert_ids;       ///< [T, k] I32
-  MatrixView<const float> gate_weights;       ///< [T, k] F32
-  VectorView<const float> correction_bias;    ///< [E] F32
+  ConstTensorView router_logits;                ///< [T, E] F32, F16 or BF16
+  MatrixView<const int32_t> expert_ids;         ///< [T, k] I32
+  MatrixView<const float> gate_weights;         ///< [T, k] F32
+  VectorView<const float> correction_bias;      ///< [E] F32
   VectorView<const int64_t> tokens_per_expert;  ///< [E] I64
 };
 
