@@ -1,0 +1,184 @@
+// The choice of a block of rows with many experts: a bar for each row that few scores reach, then
+// those few, sorted exactly.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_BLOCK_THRESHOLD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_BLOCK_THRESHOLD_INL_H_
+#undef SWITCHYARD_CPU_BLOCK_THRESHOLD_INL_H_
+#else
+#define SWITCHYARD_CPU_BLOCK_THRESHOLD_INL_H_
+#endif
+
+#include <cstring>
+
+#include "cpu/block_choice-inl.h"
+#include "cpu/sorting_networks-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr size_t kMaxCandidates = 16;
+constexpr size_t kMaxBlockScores = 1024;
+
+using WideTag = hn::RepartitionToWide<IntTag>;
+using WideVec = hn::Vec<WideTag>;
+
+// For each row the k-th greatest of the maxima of kColumns interleaved columns: at least k scores
+// reach it. block.size is a multiple of kColumns.
+template <size_t kColumns>
+HWY_INLINE FloatVec RowBars(const BlockScores& block, size_t k) {
+  const FloatTag d;
+  HWY_ALIGN float maxima[kLanes * kColumns];
+  for (size_t row = 0; row < kLanes; ++row) {
+    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
+    // Two chains a column hide the latency of the maximum.
+    constexpr size_t kVectors = kColumns / kLanes;
+    FloatVec even[kVectors];
+    FloatVec odd[kVectors];
+    for (size_t v = 0; v < kVectors; ++v) even[v] = odd[v] = hn::Set(d, kMinusInfinity);
+    size_t i = 0;
+    for (; i + 2 * kColumns <= block.size; i += 2 * kColumns) {
+      for (size_t v = 0; v < kVectors; ++v) {
+        even[v] = MaxOfNumbers(hn::LoadU(d, scores + i + v * kLanes), even[v]);
+        odd[v] = MaxOfNumbers(hn::LoadU(d, scores + i + kColumns + v * kLanes), odd[v]);
+      }
+    }
+    if (i < block.size) {
+      for (size_t v = 0; v < kVectors; ++v) {
+        even[v] = MaxOfNumbers(hn::LoadU(d, scores + i + v * kLanes), even[v]);
+      }
+    }
+    for (size_t v = 0; v < kVectors; ++v) {
+      hn::Store(hn::Max(even[v], odd[v]), d, maxima + row * kColumns + v * kLanes);
+    }
+  }
+  constexpr size_t kList = kColumns / 2;
+  FloatVec lists[kColumns];
+  for (size_t c = 0; c < kColumns; c += 4) LoadFourColumns(maxima + c, kColumns, lists + c);
+  // Plain minima and maxima: no NaN is left.
+  SortList<kList>(d, lists);
+  SortList<kList>(d, lists + kList);
+  return KthOfTwoLists<kList>(lists, lists + kList, k);
+}
+
+// Positions of up to kMaxCandidates set bits, ascending; the rest of `positions` is unspecified but
+// in range. Returns how many bits are set. `positions` has room for a vector more.
+HWY_INLINE size_t ListPositions(const uint64_t* HWY_RESTRICT words, size_t size,
+                                uint16_t* HWY_RESTRICT positions) {
+  size_t count = 0;
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
+  const hn::ScalableTag<uint16_t> d;
+  auto numbers = hn::Iota(d, 0);
+  for (size_t begin = 0; begin < size; begin += 32) {
+    const uint64_t bits = words[begin / 64] >> (begin % 64) & 0xffffffffu;
+    const auto mask = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
+    // Whole vectors follow one another; what lies past the last candidate is zero.
+    hn::StoreU(hn::Compress(numbers, mask), d, positions + HWY_MIN(count, kMaxCandidates));
+    count += hwy::PopCount(bits);
+    numbers = hn::Add(numbers, hn::Set(d, 32));
+  }
+#else
+  for (size_t begin = 0; begin < size; begin += 64) {
+    for (uint64_t bits = words[begin / 64]; bits != 0; bits &= bits - 1) {
+      const size_t at = begin + hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
+      positions[HWY_MIN(count, kMaxCandidates)] = static_cast<uint16_t>(at);
+      ++count;
+    }
+  }
+  for (size_t i = count; i < kMaxCandidates; ++i) positions[i] = 0;
+#endif
+  return count;
+}
+
+// Orders like (score, lower position first), -0 equal to +0: the score's bits above, the
+// complement of the position below, turned into a two's complement integer.
+HWY_INLINE WideVec OrderedPairs(WideVec pairs) {
+  const WideTag d;
+  const WideVec sign = hn::ShiftRight<63>(pairs);
+  const WideVec flip = hn::And(sign, hn::Set(d, 0x7fffffff00000000));
+  const WideVec borrow = hn::And(sign, hn::Set(d, static_cast<int64_t>(0xffffffff00000000u)));
+  return hn::Sub(hn::Xor(pairs, flip), borrow);
+}
+
+// Sorts the candidates of half a block, greatest first. candidates[s * kLanes + r] is candidate s of
+// row r; those past counts[r] do not exist.
+template <size_t kKeep>
+HWY_INLINE void SortCandidates(const uint64_t* HWY_RESTRICT candidates,
+                               const int64_t* HWY_RESTRICT counts, WideVec* sorted) {
+  const WideTag d;
+  WideVec keys[kMaxCandidates];
+  const WideVec count = hn::Load(d, counts);
+  for (size_t s = 0; s < kMaxCandidates; ++s) {
+    const WideVec pair = hn::Load(d, reinterpret_cast<const int64_t*>(candidates) + s * kLanes);
+    const auto exists = hn::Gt(count, hn::Set(d, static_cast<int64_t>(s)));
+    keys[s] = hn::IfThenElse(exists, OrderedPairs(pair), hn::Set(d, INT64_MIN));
+  }
+  if constexpr (kKeep == 8) {
+    WideVec unused;
+    SortList<8>(d, keys);
+    SortList<8>(d, keys + 8);
+    MergeTop<8, false>(d, keys, keys + 8, unused);
+  } else {
+    SortList<16>(d, keys);
+  }
+  for (size_t i = 0; i < kKeep; ++i) sorted[i] = keys[i];
+}
+
+// top_k <= kKeep, which is 8 or 16; kColumns is twice that. block.size <= kMaxBlockScores.
+template <size_t kKeep>
+HWY_INLINE void ChooseByThreshold(const BlockScores& block, size_t top_k, BlockChoice& choice) {
+  const FloatTag d;
+  const IntTag di;
+  HWY_ALIGN float bars[kLanes];
+  hn::Store(RowBars<2 * kKeep>(block, top_k), d, bars);
+
+  HWY_ALIGN int64_t counts[kLanes];
+  HWY_ALIGN uint64_t candidates[kMaxCandidates * kLanes];
+  HWY_ALIGN uint16_t positions[kLanes][kMaxCandidates + 32];
+  uint64_t words[kMaxBlockScores / 64];
+  for (size_t row = 0; row < kLanes; ++row) {
+    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
+    BitsAtLeast(scores, block.size, bars[row], words);
+    counts[row] = static_cast<int64_t>(ListPositions(words, block.size, positions[row]));
+  }
+  for (size_t row = 0; row < kLanes; ++row) {
+    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
+    for (size_t s = 0; s < kMaxCandidates; ++s) {
+      const uint64_t position = positions[row][s];
+      uint32_t bits;
+      std::memcpy(&bits, scores + position, sizeof(bits));
+      candidates[s * kLanes + row] = uint64_t{bits} << 32 | (~position & 0xffffffffu);
+    }
+  }
+
+  WideVec low_rows[kKeep];
+  WideVec high_rows[kKeep];
+  SortCandidates<kKeep>(candidates, counts, low_rows);
+  SortCandidates<kKeep>(candidates + kLanes / 2, counts + kLanes / 2, high_rows);
+  for (size_t j = 0; j < top_k; ++j) {
+    const IntVec low = hn::BitCast(di, low_rows[j]);
+    const IntVec high = hn::BitCast(di, high_rows[j]);
+    choice.positions[j] = hn::Not(hn::ConcatEven(di, high, low));
+    // Negative scores were turned into two's complement.
+    const IntVec key = hn::ConcatOdd(di, high, low);
+    const IntVec sign = hn::BroadcastSignBit(key);
+    const IntVec magnitude = hn::Sub(hn::Xor(key, sign), sign);
+    choice.scores[j] = hn::BitCast(
+        d, hn::Or(magnitude, hn::And(sign, hn::Set(di, static_cast<int32_t>(0x80000000u)))));
+  }
+  uint64_t unsure = LaneBits(
+      hn::Not(hn::And(IsFiniteMask(choice.scores[0]), IsFiniteMask(choice.scores[top_k - 1]))));
+  for (size_t row = 0; row < kLanes; ++row) {
+    const bool fits = counts[row] >= static_cast<int64_t>(top_k) &&
+                      counts[row] <= static_cast<int64_t>(kMaxCandidates);
+    unsure |= uint64_t{!fits} << row;
+  }
+  choice.unsure = unsure;
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

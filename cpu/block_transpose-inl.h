@@ -1,0 +1,103 @@
+// Blocks of kLanes rows, turned so that each vector holds one column and each lane one row.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_BLOCK_TRANSPOSE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_BLOCK_TRANSPOSE_INL_H_
+#undef SWITCHYARD_CPU_BLOCK_TRANSPOSE_INL_H_
+#else
+#define SWITCHYARD_CPU_BLOCK_TRANSPOSE_INL_H_
+#endif
+
+#include <cstring>
+
+#include "cpu/row_inputs-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Transposes each 4x4 block: lane i of block b of out[c] is lane c of block b of in[i].
+HWY_INLINE void TransposeInBlocks(const FloatVec* in, FloatVec* out) {
+  const FloatTag d;
+  const hn::RepartitionToWide<FloatTag> wide;
+  const auto low01 = hn::BitCast(wide, hn::InterleaveLower(d, in[0], in[1]));
+  const auto high01 = hn::BitCast(wide, hn::InterleaveUpper(d, in[0], in[1]));
+  const auto low23 = hn::BitCast(wide, hn::InterleaveLower(d, in[2], in[3]));
+  const auto high23 = hn::BitCast(wide, hn::InterleaveUpper(d, in[2], in[3]));
+  out[0] = hn::BitCast(d, hn::InterleaveLower(wide, low01, low23));
+  out[1] = hn::BitCast(d, hn::InterleaveUpper(wide, low01, low23));
+  out[2] = hn::BitCast(d, hn::InterleaveLower(wide, high01, high23));
+  out[3] = hn::BitCast(d, hn::InterleaveUpper(wide, high01, high23));
+}
+
+// Four floats of each of rows 0, 4, 8, … below `p`, one row a 128-bit block.
+HWY_INLINE FloatVec LoadBlocks(const float* p, int64_t stride) {
+  const FloatTag d;
+  if constexpr (kLanes == 4) {
+    return hn::LoadU(d, p);
+  } else {
+    const hn::Half<FloatTag> half;
+    if constexpr (kLanes == 8) {
+      return hn::Combine(d, hn::LoadU(half, p + 4 * stride), hn::LoadU(half, p));
+    } else {
+      const hn::Half<hn::Half<FloatTag>> quarter;
+      const auto low = hn::Combine(half, hn::LoadU(quarter, p + 4 * stride),
+                                   hn::LoadU(quarter, p));
+      const auto high = hn::Combine(half, hn::LoadU(quarter, p + 12 * stride),
+                                    hn::LoadU(quarter, p + 8 * stride));
+      return hn::Combine(d, high, low);
+    }
+  }
+}
+
+// Columns 0 to 3 of kLanes rows.
+HWY_INLINE void LoadFourColumns(const float* p, int64_t stride, FloatVec* columns) {
+  FloatVec rows[4];
+  for (int64_t i = 0; i < 4; ++i) rows[i] = LoadBlocks(p + i * stride, stride);
+  TransposeInBlocks(rows, columns);
+}
+
+// Writes `count` columns as rows of `out`, `stride` elements apart; nothing between the rows.
+template <typename T>
+HWY_INLINE void StoreColumns(const FloatVec* columns, size_t count, T* HWY_RESTRICT out,
+                             int64_t stride) {
+  static_assert(sizeof(T) == sizeof(float));
+  const FloatTag d;
+  if (count == 2 && stride == 2) {
+    hn::StoreInterleaved2(columns[0], columns[1], d, reinterpret_cast<float*>(out));
+    return;
+  }
+  const hn::CappedTag<float, 4> block;
+  HWY_ALIGN float turned[4 * kLanes];
+  for (size_t begin = 0; begin < count; begin += 4) {
+    const size_t present = HWY_MIN(count - begin, size_t{4});
+    if (present == 1) {
+      hn::Store(columns[begin], d, turned);
+      for (size_t row = 0; row < kLanes; ++row) {
+        std::memcpy(out + static_cast<int64_t>(row) * stride + begin, turned + row, sizeof(T));
+      }
+      return;
+    }
+    FloatVec in[4];
+    FloatVec rows[4];
+    for (size_t i = 0; i < 4; ++i) in[i] = columns[begin + HWY_MIN(i, present - 1)];
+    TransposeInBlocks(in, rows);
+    for (size_t i = 0; i < 4; ++i) hn::Store(rows[i], d, turned + kLanes * i);
+    // Row 4 * b + i is block b of rows[i].
+    for (size_t row = 0; row < kLanes; ++row) {
+      const float* from = turned + kLanes * (row % 4) + row / 4 * 4;
+      T* to = out + static_cast<int64_t>(row) * stride + begin;
+      switch (present) {
+        case 4: hn::StoreU(hn::Load(block, from), block, reinterpret_cast<float*>(to)); break;
+        case 3: std::memcpy(to, from, 3 * sizeof(T)); break;
+        default: std::memcpy(to, from, 2 * sizeof(T)); break;
+      }
+    }
+  }
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
