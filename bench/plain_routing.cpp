@@ -86,10 +86,13 @@ void route_softmax(const RouterConfig& config, MatrixView<const T> logits, int32
 inline float score_of(ScoreFunction function, float logit) {
   const float bounded = std::max(std::min(logit, 87.0f), -87.0f);
   switch (function) {
-    case ScoreFunction::kSigmoid: return 1.0f / (1.0f + fast_exp(-bounded));
-    case ScoreFunction::kSqrtSoftplus: return std::sqrt(std::log1p(fast_exp(bounded)));
+    case ScoreFunction::kSigmoid:
+      return 1.0f / (1.0f + fast_exp(-bounded));
+    case ScoreFunction::kSqrtSoftplus:
+      return std::sqrt(std::log1p(fast_exp(bounded)));
     case ScoreFunction::kSoftmax:
-    case ScoreFunction::kIdentity: break;
+    case ScoreFunction::kIdentity:
+      break;
   }
   return logit;
 }
@@ -170,11 +173,16 @@ void route_typed(const RouterConfig& config, MatrixView<const T> logits, const f
       config.score_function == ScoreFunction::kSoftmax && bias == nullptr && config.num_groups == 1;
   if (!plain_softmax) return route_scored(config, logits, bias, expert_ids, gate_weights);
   switch (config.top_k) {
-    case 1: return route_softmax<1>(config, logits, expert_ids, gate_weights);
-    case 2: return route_softmax<2>(config, logits, expert_ids, gate_weights);
-    case 4: return route_softmax<4>(config, logits, expert_ids, gate_weights);
-    case 8: return route_softmax<8>(config, logits, expert_ids, gate_weights);
-    default: return route_softmax<0>(config, logits, expert_ids, gate_weights);
+    case 1:
+      return route_softmax<1>(config, logits, expert_ids, gate_weights);
+    case 2:
+      return route_softmax<2>(config, logits, expert_ids, gate_weights);
+    case 4:
+      return route_softmax<4>(config, logits, expert_ids, gate_weights);
+    case 8:
+      return route_softmax<8>(config, logits, expert_ids, gate_weights);
+    default:
+      return route_softmax<0>(config, logits, expert_ids, gate_weights);
   }
 }
 

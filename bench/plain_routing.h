@@ -9,9 +9,9 @@
 namespace switchyard::bench {
 
 /// Routes dense rows one at a time: an insertion scan against the k-th best so far, exponentials of
-/// the winners only where that suffices, loops that the compiler vectorises. top_k up to 64, at most
-/// 2048 experts. Softmax, or another score with or without bias and groups of kMax or kTop2Sum. Its
-/// exponential is a free choice, a polynomial of degree 5; NaN ranks as -inf.
+/// the winners only where that suffices, loops that the compiler vectorises. top_k up to 64, at
+/// most 2048 experts. Softmax, or another score with or without bias and groups of kMax or
+/// kTop2Sum. Its exponential is a free choice, a polynomial of degree 5; NaN ranks as -inf.
 ///
 /// @param bias          [num_experts] or null.
 /// @param expert_ids    [num_tokens, top_k], dense.

@@ -20,12 +20,18 @@ namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr size_t kMaxBlockTopK = 16;
+// Rows up to this long have their denominators summed one row a lane.
+constexpr size_t kMaxLaneDenominators = 64;
 
-// Selection scores of kLanes rows, `stride` floats apart.
+// Selection scores of kLanes rows, `stride` elements apart: float32, or the caller's bfloat16
+// logits.
+template <typename T>
 struct BlockScores {
-  const float* data;
+  const T* data;
   int64_t stride;
   size_t size;  // scores a row
+
+  const T* row(size_t i) const { return data + static_cast<int64_t>(i) * stride; }
 };
 
 // What a block chose; lane r belongs to row r. Rows whose bit is set in `unsure` hold nothing to be
@@ -40,28 +46,20 @@ HWY_INLINE uint64_t LaneBits(hn::Mask<FloatTag> mask) {
   return MaskBits(hn::RebindMask(IntTag(), mask));
 }
 
-// The greater of x and best, and best where x is NaN.
-HWY_INLINE FloatVec MaxOfNumbers(FloatVec x, FloatVec best) {
-#if HWY_ARCH_X86
-  return hn::Max(x, best);  // the second operand where one is NaN
-#else
-  return hn::IfThenElse(hn::Gt(x, best), x, best);
-#endif
-}
-
 // Best and second best of each row by comparing values and carrying positions along. kTopK <= 2.
-template <size_t kTopK>
-HWY_INLINE void ChooseByPairs(const BlockScores& block, BlockChoice& choice) {
+template <size_t kTopK, typename T>
+HWY_INLINE void ChooseByPairs(const BlockScores<T>& block, BlockChoice& choice) {
   const FloatTag d;
   const IntTag di;
   FloatVec best = hn::Set(d, kMinusInfinity);
   FloatVec second = best;
   IntVec best_at = hn::Zero(di);
   IntVec second_at = hn::Zero(di);
-  for (size_t begin = 0; begin < block.size; begin += 4) {
-    FloatVec columns[4];
-    LoadFourColumns(block.data + begin, block.stride, columns);
-    for (size_t i = 0; i < 4; ++i) {
+  constexpr size_t kColumns = kColumnsPerLoad<T>;
+  for (size_t begin = 0; begin < block.size; begin += kColumns) {
+    FloatVec columns[kColumns];
+    LoadColumns(block.data + begin, block.stride, columns);
+    for (size_t i = 0; i < kColumns; ++i) {
       const FloatVec x = columns[i];
       const IntVec at = hn::Set(di, static_cast<int32_t>(begin + i));
       const auto beats_best = hn::Gt(x, best);
@@ -102,9 +100,10 @@ HWY_INLINE bool LowBitsUnused(const float* HWY_RESTRICT row, size_t size, int32_
 // One row a lane: lists of kList keys absorb eight columns at a time. A key is the score's ordered
 // bits with the lowest log2(size) replaced by the complement of the position, so one exchange is a
 // max and a min; what that may have confused is found afterwards. top_k <= kList.
-template <size_t kList>
-HWY_INLINE void ChooseByLanes(const BlockScores& block, size_t top_k, BlockChoice& choice) {
+template <size_t kList, typename T>
+HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
   static_assert(kList == 4 || kList == 8);
+  constexpr bool kExact = sizeof(T) == 2;  // the low bits of bfloat16 are free
   const FloatTag d;
   const IntTag di;
   const auto low_bits = static_cast<int32_t>(std::bit_ceil(block.size) - 1);
@@ -113,53 +112,65 @@ HWY_INLINE void ChooseByLanes(const BlockScores& block, size_t top_k, BlockChoic
   IntVec top[kList];
   IntVec rejected = lowest;
   for (size_t begin = 0; begin < block.size; begin += 8) {
+    FloatVec columns[8];
+    const bool whole = begin + 8 <= block.size;
+    LoadColumns(block.data + begin, block.stride, columns);
+    if constexpr (!kExact) {
+      if (whole) LoadColumns(block.data + begin + 4, block.stride, columns + 4);
+    }
     IntVec keys[8];
-    for (size_t half = 0; half < 8; half += 4) {
-      if (begin + half >= block.size) {
-        for (size_t i = 0; i < 4; ++i) keys[half + i] = lowest;
+    for (size_t i = 0; i < 8; ++i) {
+      if (i >= 4 && !whole) {
+        keys[i] = lowest;
         continue;
       }
-      FloatVec columns[4];
-      LoadFourColumns(block.data + begin + half, block.stride, columns);
-      for (size_t i = 0; i < 4; ++i) {
-        const IntVec ordered = OrderedBits(hn::Add(columns[i], hn::Zero(d)));
-        const auto position = static_cast<int32_t>(begin + half + i);
-        keys[half + i] = hn::Or(hn::AndNot(low, ordered), hn::Set(di, low_bits - position));
-      }
+      const IntVec ordered = OrderedBits(hn::Add(columns[i], hn::Zero(d)));
+      const auto complement = static_cast<int32_t>(static_cast<size_t>(low_bits) - begin - i);
+      keys[i] = hn::Or(hn::AndNot(low, ordered), hn::Set(di, complement));
     }
     if constexpr (kList == 8) {
       SortList<8>(di, keys);
     } else {
       SortList<4>(di, keys);
       SortList<4>(di, keys + 4);
-      MergeTop<4, true>(di, keys, keys + 4, rejected);
+      MergeTop<4, !kExact>(di, keys, keys + 4, rejected);
     }
     if (begin == 0) {
       for (size_t i = 0; i < kList; ++i) top[i] = keys[i];
     } else {
-      MergeTop<kList, true>(di, top, keys, rejected);
+      MergeTop<kList, !kExact>(di, top, keys, rejected);
     }
   }
 
-  const IntVec row_offsets = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(block.stride)));
-  for (size_t j = 0; j < top_k; ++j) {
-    choice.positions[j] = hn::AndNot(top[j], low);
-    choice.scores[j] = hn::GatherIndex(d, block.data, hn::Add(row_offsets, choice.positions[j]));
-  }
-  const IntVec next = top_k < kList ? top[top_k] : rejected;
   const IntVec last = top[top_k - 1];
-  auto bad = hn::Or(hn::Gt(top[0], hn::Set(di, kHighestFiniteKey)),
-                    hn::Lt(last, hn::Set(di, kLowestFiniteKey)));
-  auto confused = hn::Lt(hn::Xor(next, last), hn::Set(di, low_bits + 1));
-  confused = hn::And(confused, hn::Gt(hn::Xor(next, last), hn::Set(di, -1)));
-  for (size_t j = 0; j + 1 < top_k; ++j) {
-    bad = hn::Or(bad, hn::RebindMask(di, hn::Lt(choice.scores[j], choice.scores[j + 1])));
-  }
-  choice.unsure = MaskBits(bad);
-  for (uint64_t rows = MaskBits(confused) & ~choice.unsure; rows != 0; rows &= rows - 1) {
-    const size_t row = hwy::Num0BitsBelowLS1Bit_Nonzero64(rows);
-    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
-    if (!LowBitsUnused(scores, block.size, low_bits)) choice.unsure |= uint64_t{1} << row;
+  choice.unsure = MaskBits(hn::Or(hn::Gt(top[0], hn::Set(di, kHighestFiniteKey)),
+                                  hn::Lt(last, hn::Set(di, kLowestFiniteKey))));
+  for (size_t j = 0; j < top_k; ++j) choice.positions[j] = hn::AndNot(top[j], low);
+  if constexpr (kExact) {
+    const IntVec high = hn::Set(di, static_cast<int32_t>(0xffff0000u));
+    for (size_t j = 0; j < top_k; ++j) {
+      const IntVec bits = hn::BitCast(di, FromOrderedBits(top[j]));
+      choice.scores[j] = hn::BitCast(d, hn::And(bits, high));
+    }
+  } else {
+    const IntVec rows = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(block.stride)));
+    for (size_t j = 0; j < top_k; ++j) {
+      choice.scores[j] = hn::GatherIndex(d, block.data, hn::Add(rows, choice.positions[j]));
+    }
+    auto disordered = hn::RebindMask(di, hn::Lt(choice.scores[0], choice.scores[0]));
+    for (size_t j = 0; j + 1 < top_k; ++j) {
+      const auto rises = hn::Lt(choice.scores[j], choice.scores[j + 1]);
+      disordered = hn::Or(disordered, hn::RebindMask(di, rises));
+    }
+    choice.unsure |= MaskBits(disordered);
+    // Where the best one left out differs from the last one kept in its low bits only, the two may
+    // be in the wrong order.
+    const IntVec next = top_k < kList ? top[top_k] : rejected;
+    const auto alike = hn::Eq(hn::AndNot(low, next), hn::AndNot(low, last));
+    for (uint64_t bits = MaskBits(alike) & ~choice.unsure; bits != 0; bits &= bits - 1) {
+      const size_t row = hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
+      if (!LowBitsUnused(block.row(row), block.size, low_bits)) choice.unsure |= uint64_t{1} << row;
+    }
   }
 }
 

@@ -83,8 +83,8 @@ HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_REST
   }
   if (layout.terms == 1) return groups[0].best;
   const FloatVec second = groups[0].second;
-  const FloatVec sum = hn::Add(
-      groups[0].best, hn::IfThenElse(hn::Eq(second, lowest), hn::Zero(d), second));
+  const FloatVec sum =
+      hn::Add(groups[0].best, hn::IfThenElse(hn::Eq(second, lowest), hn::Zero(d), second));
   const FloatVec bounded = hn::Max(hn::Min(sum, hn::Set(d, FLT_MAX)), hn::Set(d, -FLT_MAX));
   return hn::IfThenElse(hn::Eq(groups[0].best, lowest), lowest, bounded);
 }
@@ -95,7 +95,7 @@ HWY_INLINE void KeepBestGroups(const GroupLayout& layout, const float* HWY_RESTR
   const FloatTag d;
   const IntTag di;
   FloatVec columns[kLanes];
-  for (size_t g = 0; g < layout.num_groups; g += 4) LoadFourColumns(scores + g, kLanes, columns + g);
+  for (size_t g = 0; g < layout.num_groups; g += 4) LoadColumns(scores + g, kLanes, columns + g);
   IntVec outranked_by[kLanes];
   for (size_t g = 0; g < layout.num_groups; ++g) outranked_by[g] = hn::Zero(di);
   const IntVec one = hn::Set(di, 1);
@@ -133,8 +133,8 @@ HWY_INLINE void CompactRow(const GroupLayout& layout, size_t row, uint32_t mask,
     }
     for (; i < layout.group_size; ++i) target[i] = source[i];
     for (; i < layout.padded_size; ++i) target[i] = kMinusInfinity;
-    to_expert[s * kLanes + row] =
-        static_cast<int32_t>(group * layout.group_size) - static_cast<int32_t>(s * layout.padded_size);
+    to_expert[s * kLanes + row] = static_cast<int32_t>(group * layout.group_size) -
+                                  static_cast<int32_t>(s * layout.padded_size);
   }
 }
 

@@ -19,7 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr size_t kMaxCandidates = 16;
 constexpr size_t kMaxBlockScores = 1024;
 
 using WideTag = hn::RepartitionToWide<IntTag>;
@@ -27,12 +26,12 @@ using WideVec = hn::Vec<WideTag>;
 
 // For each row the k-th greatest of the maxima of kColumns interleaved columns: at least k scores
 // reach it. block.size is a multiple of kColumns.
-template <size_t kColumns>
-HWY_INLINE FloatVec RowBars(const BlockScores& block, size_t k) {
+template <size_t kColumns, typename T>
+HWY_INLINE FloatVec RowBars(const BlockScores<T>& block, size_t k) {
   const FloatTag d;
   HWY_ALIGN float maxima[kLanes * kColumns];
   for (size_t row = 0; row < kLanes; ++row) {
-    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
+    const T* scores = block.row(row);
     // Two chains a column hide the latency of the maximum.
     constexpr size_t kVectors = kColumns / kLanes;
     FloatVec even[kVectors];
@@ -41,13 +40,13 @@ HWY_INLINE FloatVec RowBars(const BlockScores& block, size_t k) {
     size_t i = 0;
     for (; i + 2 * kColumns <= block.size; i += 2 * kColumns) {
       for (size_t v = 0; v < kVectors; ++v) {
-        even[v] = MaxOfNumbers(hn::LoadU(d, scores + i + v * kLanes), even[v]);
-        odd[v] = MaxOfNumbers(hn::LoadU(d, scores + i + kColumns + v * kLanes), odd[v]);
+        even[v] = MaxOfNumbers(LoadWidened(scores + i + v * kLanes), even[v]);
+        odd[v] = MaxOfNumbers(LoadWidened(scores + i + kColumns + v * kLanes), odd[v]);
       }
     }
     if (i < block.size) {
       for (size_t v = 0; v < kVectors; ++v) {
-        even[v] = MaxOfNumbers(hn::LoadU(d, scores + i + v * kLanes), even[v]);
+        even[v] = MaxOfNumbers(LoadWidened(scores + i + v * kLanes), even[v]);
       }
     }
     for (size_t v = 0; v < kVectors; ++v) {
@@ -56,15 +55,16 @@ HWY_INLINE FloatVec RowBars(const BlockScores& block, size_t k) {
   }
   constexpr size_t kList = kColumns / 2;
   FloatVec lists[kColumns];
-  for (size_t c = 0; c < kColumns; c += 4) LoadFourColumns(maxima + c, kColumns, lists + c);
+  for (size_t c = 0; c < kColumns; c += 4) LoadColumns(maxima + c, kColumns, lists + c);
   // Plain minima and maxima: no NaN is left.
   SortList<kList>(d, lists);
   SortList<kList>(d, lists + kList);
   return KthOfTwoLists<kList>(lists, lists + kList, k);
 }
 
-// Positions of up to kMaxCandidates set bits, ascending; the rest of `positions` is unspecified but
+// Positions of up to kMaxCount set bits, ascending; the rest of `positions` is unspecified but
 // in range. Returns how many bits are set. `positions` has room for a vector more.
+template <size_t kMaxCount>
 HWY_INLINE size_t ListPositions(const uint64_t* HWY_RESTRICT words, size_t size,
                                 uint16_t* HWY_RESTRICT positions) {
   size_t count = 0;
@@ -75,7 +75,7 @@ HWY_INLINE size_t ListPositions(const uint64_t* HWY_RESTRICT words, size_t size,
     const uint64_t bits = words[begin / 64] >> (begin % 64) & 0xffffffffu;
     const auto mask = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
     // Whole vectors follow one another; what lies past the last candidate is zero.
-    hn::StoreU(hn::Compress(numbers, mask), d, positions + HWY_MIN(count, kMaxCandidates));
+    hn::StoreU(hn::Compress(numbers, mask), d, positions + HWY_MIN(count, kMaxCount));
     count += hwy::PopCount(bits);
     numbers = hn::Add(numbers, hn::Set(d, 32));
   }
@@ -83,11 +83,11 @@ HWY_INLINE size_t ListPositions(const uint64_t* HWY_RESTRICT words, size_t size,
   for (size_t begin = 0; begin < size; begin += 64) {
     for (uint64_t bits = words[begin / 64]; bits != 0; bits &= bits - 1) {
       const size_t at = begin + hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
-      positions[HWY_MIN(count, kMaxCandidates)] = static_cast<uint16_t>(at);
+      positions[HWY_MIN(count, kMaxCount)] = static_cast<uint16_t>(at);
       ++count;
     }
   }
-  for (size_t i = count; i < kMaxCandidates; ++i) positions[i] = 0;
+  for (size_t i = count; i < kMaxCount; ++i) positions[i] = 0;
 #endif
   return count;
 }
@@ -102,61 +102,66 @@ HWY_INLINE WideVec OrderedPairs(WideVec pairs) {
   return hn::Sub(hn::Xor(pairs, flip), borrow);
 }
 
-// Sorts the candidates of half a block, greatest first. candidates[s * kLanes + r] is candidate s of
-// row r; those past counts[r] do not exist.
-template <size_t kKeep>
+// Sorts the candidates of half a block, greatest first. candidates[s * kLanes + r] is candidate s
+// of row r; those past counts[r] do not exist.
+template <size_t kKeep, size_t kMaxCount>
 HWY_INLINE void SortCandidates(const uint64_t* HWY_RESTRICT candidates,
                                const int64_t* HWY_RESTRICT counts, WideVec* sorted) {
+  static_assert(kMaxCount == 2 * kKeep || kMaxCount == kKeep);
   const WideTag d;
-  WideVec keys[kMaxCandidates];
+  WideVec keys[kMaxCount];
   const WideVec count = hn::Load(d, counts);
-  for (size_t s = 0; s < kMaxCandidates; ++s) {
+  for (size_t s = 0; s < kMaxCount; ++s) {
     const WideVec pair = hn::Load(d, reinterpret_cast<const int64_t*>(candidates) + s * kLanes);
     const auto exists = hn::Gt(count, hn::Set(d, static_cast<int64_t>(s)));
     keys[s] = hn::IfThenElse(exists, OrderedPairs(pair), hn::Set(d, INT64_MIN));
   }
-  if constexpr (kKeep == 8) {
+  SortList<kKeep>(d, keys);
+  if constexpr (kMaxCount > kKeep) {
     WideVec unused;
-    SortList<8>(d, keys);
-    SortList<8>(d, keys + 8);
-    MergeTop<8, false>(d, keys, keys + 8, unused);
-  } else {
-    SortList<16>(d, keys);
+    SortList<kKeep>(d, keys + kKeep);
+    MergeTop<kKeep, false>(d, keys, keys + kKeep, unused);
   }
   for (size_t i = 0; i < kKeep; ++i) sorted[i] = keys[i];
 }
 
-// top_k <= kKeep, which is 8 or 16; kColumns is twice that. block.size <= kMaxBlockScores.
-template <size_t kKeep>
-HWY_INLINE void ChooseByThreshold(const BlockScores& block, size_t top_k, BlockChoice& choice) {
+HWY_INLINE uint32_t WidenedBits(const float* p) {
+  uint32_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return bits;
+}
+HWY_INLINE uint32_t WidenedBits(const BFloat16* p) { return uint32_t{p->bits} << 16; }
+
+// top_k <= kKeep, 8 or 16. block.size is a multiple of 2 * kKeep and at most kMaxBlockScores. A row
+// where more than kMaxCount scores reach the bar is left unsure.
+template <size_t kKeep, size_t kMaxCount, typename T>
+HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
   const FloatTag d;
   const IntTag di;
   HWY_ALIGN float bars[kLanes];
   hn::Store(RowBars<2 * kKeep>(block, top_k), d, bars);
 
   HWY_ALIGN int64_t counts[kLanes];
-  HWY_ALIGN uint64_t candidates[kMaxCandidates * kLanes];
-  HWY_ALIGN uint16_t positions[kLanes][kMaxCandidates + 32];
+  HWY_ALIGN uint64_t candidates[kMaxCount * kLanes];
+  HWY_ALIGN uint16_t positions[kLanes][kMaxCount + 32];
   uint64_t words[kMaxBlockScores / 64];
   for (size_t row = 0; row < kLanes; ++row) {
-    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
-    BitsAtLeast(scores, block.size, bars[row], words);
-    counts[row] = static_cast<int64_t>(ListPositions(words, block.size, positions[row]));
+    BitsAtLeast(block.row(row), block.size, bars[row], words);
+    counts[row] = static_cast<int64_t>(ListPositions<kMaxCount>(words, block.size, positions[row]));
   }
   for (size_t row = 0; row < kLanes; ++row) {
-    const float* scores = block.data + static_cast<int64_t>(row) * block.stride;
-    for (size_t s = 0; s < kMaxCandidates; ++s) {
+    const T* scores = block.row(row);
+    for (size_t s = 0; s < kMaxCount; ++s) {
       const uint64_t position = positions[row][s];
-      uint32_t bits;
-      std::memcpy(&bits, scores + position, sizeof(bits));
-      candidates[s * kLanes + row] = uint64_t{bits} << 32 | (~position & 0xffffffffu);
+      candidates[s * kLanes + row] =
+          uint64_t{WidenedBits(scores + position)} << 32 | (~position & 0xffffffffu);
     }
   }
 
   WideVec low_rows[kKeep];
   WideVec high_rows[kKeep];
-  SortCandidates<kKeep>(candidates, counts, low_rows);
-  SortCandidates<kKeep>(candidates + kLanes / 2, counts + kLanes / 2, high_rows);
+  SortCandidates<kKeep, kMaxCount>(candidates, counts, low_rows);
+  SortCandidates<kKeep, kMaxCount>(candidates + kLanes / 2, counts + kLanes / 2, high_rows);
   for (size_t j = 0; j < top_k; ++j) {
     const IntVec low = hn::BitCast(di, low_rows[j]);
     const IntVec high = hn::BitCast(di, high_rows[j]);
@@ -172,7 +177,7 @@ HWY_INLINE void ChooseByThreshold(const BlockScores& block, size_t top_k, BlockC
       hn::Not(hn::And(IsFiniteMask(choice.scores[0]), IsFiniteMask(choice.scores[top_k - 1]))));
   for (size_t row = 0; row < kLanes; ++row) {
     const bool fits = counts[row] >= static_cast<int64_t>(top_k) &&
-                      counts[row] <= static_cast<int64_t>(kMaxCandidates);
+                      counts[row] <= static_cast<int64_t>(kMaxCount);
     unsure |= uint64_t{!fits} << row;
   }
   choice.unsure = unsure;

@@ -9,6 +9,7 @@
 #endif
 
 #include <cstring>
+#include <type_traits>
 
 #include "cpu/row_inputs-inl.h"
 #include "hwy/highway.h"
@@ -31,31 +32,52 @@ HWY_INLINE void TransposeInBlocks(const FloatVec* in, FloatVec* out) {
   out[3] = hn::BitCast(d, hn::InterleaveUpper(wide, high01, high23));
 }
 
-// Four floats of each of rows 0, 4, 8, … below `p`, one row a 128-bit block.
-HWY_INLINE FloatVec LoadBlocks(const float* p, int64_t stride) {
+// 16 bytes of each of rows 0, 4, 8, … below `p`, `stride` bytes apart, one row a 128-bit block.
+HWY_INLINE FloatVec LoadBlocks(const uint8_t* p, int64_t stride) {
   const FloatTag d;
+  const auto at = [&](int64_t row)
+                      HWY_ATTR { return reinterpret_cast<const float*>(p + row * stride); };
   if constexpr (kLanes == 4) {
-    return hn::LoadU(d, p);
+    return hn::LoadU(d, at(0));
   } else {
     const hn::Half<FloatTag> half;
     if constexpr (kLanes == 8) {
-      return hn::Combine(d, hn::LoadU(half, p + 4 * stride), hn::LoadU(half, p));
+      return hn::Combine(d, hn::LoadU(half, at(4)), hn::LoadU(half, at(0)));
     } else {
       const hn::Half<hn::Half<FloatTag>> quarter;
-      const auto low = hn::Combine(half, hn::LoadU(quarter, p + 4 * stride),
-                                   hn::LoadU(quarter, p));
-      const auto high = hn::Combine(half, hn::LoadU(quarter, p + 12 * stride),
-                                    hn::LoadU(quarter, p + 8 * stride));
+      const auto low = hn::Combine(half, hn::LoadU(quarter, at(4)), hn::LoadU(quarter, at(0)));
+      const auto high = hn::Combine(half, hn::LoadU(quarter, at(12)), hn::LoadU(quarter, at(8)));
       return hn::Combine(d, high, low);
     }
   }
 }
 
-// Columns 0 to 3 of kLanes rows.
-HWY_INLINE void LoadFourColumns(const float* p, int64_t stride, FloatVec* columns) {
+// Elements of T in a 128-bit block, and so columns loaded at once.
+template <typename T>
+constexpr size_t kColumnsPerLoad = 16 / sizeof(T);
+
+// The first columns of kLanes rows of T, `stride` elements apart, as float32.
+template <typename T>
+HWY_INLINE void LoadColumns(const T* p, int64_t stride, FloatVec* columns) {
+  static_assert(sizeof(T) == 4 || std::is_same_v<T, BFloat16>);
+  const auto bytes = reinterpret_cast<const uint8_t*>(p);
+  const int64_t stride_bytes = stride * static_cast<int64_t>(sizeof(T));
   FloatVec rows[4];
-  for (int64_t i = 0; i < 4; ++i) rows[i] = LoadBlocks(p + i * stride, stride);
-  TransposeInBlocks(rows, columns);
+  for (int64_t i = 0; i < 4; ++i) rows[i] = LoadBlocks(bytes + i * stride_bytes, stride_bytes);
+  if constexpr (sizeof(T) == 4) {
+    TransposeInBlocks(rows, columns);
+  } else {
+    // Each 32-bit lane holds two columns, the earlier one below.
+    const FloatTag d;
+    const hn::RebindToUnsigned<FloatTag> du;
+    FloatVec pairs[4];
+    TransposeInBlocks(rows, pairs);
+    for (size_t i = 0; i < 4; ++i) {
+      const auto bits = hn::BitCast(du, pairs[i]);
+      columns[2 * i] = hn::BitCast(d, hn::ShiftLeft<16>(bits));
+      columns[2 * i + 1] = hn::BitCast(d, hn::And(bits, hn::Set(du, 0xffff0000u)));
+    }
+  }
 }
 
 // Writes `count` columns as rows of `out`, `stride` elements apart; nothing between the rows.
@@ -89,9 +111,15 @@ HWY_INLINE void StoreColumns(const FloatVec* columns, size_t count, T* HWY_RESTR
       const float* from = turned + kLanes * (row % 4) + row / 4 * 4;
       T* to = out + static_cast<int64_t>(row) * stride + begin;
       switch (present) {
-        case 4: hn::StoreU(hn::Load(block, from), block, reinterpret_cast<float*>(to)); break;
-        case 3: std::memcpy(to, from, 3 * sizeof(T)); break;
-        default: std::memcpy(to, from, 2 * sizeof(T)); break;
+        case 4:
+          hn::StoreU(hn::Load(block, from), block, reinterpret_cast<float*>(to));
+          break;
+        case 3:
+          std::memcpy(to, from, 3 * sizeof(T));
+          break;
+        default:
+          std::memcpy(to, from, 2 * sizeof(T));
+          break;
       }
     }
   }

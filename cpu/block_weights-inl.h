@@ -41,21 +41,46 @@ HWY_INLINE void DivideAndScale(FloatVec total, float scale, size_t count, FloatV
 }
 
 // Denominators of the softmax over whole rows, one row a lane.
-HWY_INLINE FloatVec RowDenominators(const BlockScores& logits, size_t num_experts, FloatVec max) {
+template <typename T>
+HWY_INLINE FloatVec RowDenominators(const BlockScores<T>& logits, size_t num_experts,
+                                    FloatVec max) {
   const FloatTag d;
   HWY_ALIGN float maxima[kLanes];
   HWY_ALIGN float sums[kLanes * kLanes];
   hn::Store(max, d, maxima);
   for (size_t row = 0; row < kLanes; ++row) {
-    const float* p = logits.data + static_cast<int64_t>(row) * logits.stride;
-    hn::Store(ExpSumLanes(p, num_experts, maxima[row]), d, sums + row * kLanes);
+    hn::Store(ExpSumLanes(logits.row(row), num_experts, maxima[row]), d, sums + row * kLanes);
   }
   FloatVec columns[kLanes];
-  for (size_t c = 0; c < kLanes; c += 4) LoadFourColumns(sums + c, kLanes, columns + c);
+  for (size_t c = 0; c < kLanes; c += 4) LoadColumns(sums + c, kLanes, columns + c);
   for (size_t half = kLanes / 2; half > 0; half /= 2) {
     for (size_t i = 0; i < half; ++i) columns[i] = hn::Add(columns[i], columns[i + half]);
   }
   return columns[0];
+}
+
+// The same of short rows in place, which need not fill whole vectors.
+template <typename T>
+HWY_NOINLINE FloatVec LaneDenominators(const BlockScores<T>& logits, FloatVec max) {
+  const FloatTag d;
+  HWY_ALIGN float terms[kMaxLaneDenominators * kLanes];
+  constexpr size_t kColumns = kColumnsPerLoad<T>;
+  for (size_t begin = 0; begin < logits.size; begin += kColumns) {
+    FloatVec columns[kColumns];
+    LoadColumns(logits.data + begin, logits.stride, columns);
+    for (size_t i = 0; i < kColumns; ++i) {
+      hn::Store(ExpOrZero(d, hn::Sub(columns[i], max)), d, terms + (begin + i) * kLanes);
+    }
+  }
+  size_t count = logits.size;
+  for (size_t half = std::bit_ceil(count) / 2; half > 0; half /= 2) {
+    for (size_t i = 0; i + half < count; ++i) {
+      float* p = terms + i * kLanes;
+      hn::Store(hn::Add(hn::Load(d, p), hn::Load(d, p + half * kLanes)), d, p);
+    }
+    count = HWY_MIN(count, half);
+  }
+  return hn::Load(d, terms);
 }
 
 // Softmax weights of chosen logits, sorted; `denominator` is null to renormalise.
@@ -71,16 +96,14 @@ HWY_INLINE void WeighBySoftmax(const RouterConfig& config, const FloatVec* logit
   } else {
     for (size_t j = 1; j < count; ++j) weights[j] = Exp(d, hn::Sub(logits[j], max));
   }
-  const FloatVec total =
-      denominator != nullptr ? *denominator : FoldedSumOfVectors(weights, count);
+  const FloatVec total = denominator != nullptr ? *denominator : FoldedSumOfVectors(weights, count);
   DivideAndScale(total, config.routed_scaling_factor, count, weights);
 }
 
 // Weights of scores without bias.
 HWY_INLINE void WeighByScores(const RouterConfig& config, size_t count, FloatVec* scores) {
   const FloatTag d;
-  const FloatVec total =
-      config.renormalize ? FoldedSumOfVectors(scores, count) : hn::Set(d, 1.0f);
+  const FloatVec total = config.renormalize ? FoldedSumOfVectors(scores, count) : hn::Set(d, 1.0f);
   DivideAndScale(total, config.routed_scaling_factor, count, scores);
 }
 

@@ -61,17 +61,47 @@ HWY_INLINE FloatVec LoadWidened(const Float16* p) {
   return hn::BitCast(d, hn::Or(widened, sign));
 }
 
+// LoadWidened of the first four elements.
+template <typename T>
+HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> LoadFourWidened(const T* p) {
+  const hn::CappedTag<float, 4> d;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return hn::LoadU(d, p);
+  } else {
+    HWY_ALIGN float values[4];
+    for (size_t i = 0; i < 4; ++i) values[i] = widen(p[i]);
+    return hn::Load(d, values);
+  }
+}
+
 // Copies a row, widened, and pads it with -inf to a multiple of kRowPadding. Masked experts become
 // -inf; NaN and infinities stay as they are.
 template <typename T>
 HWY_INLINE void WidenRow(const T* HWY_RESTRICT row, size_t num_experts, const uint8_t* expert_mask,
                          float* HWY_RESTRICT out) {
   const FloatTag d;
+  const hn::CappedTag<float, 4> d4;
   const size_t padded = PaddedSize(num_experts);
+  for (size_t i = num_experts / kRowPadding * kRowPadding; i < padded; i += kLanes) {
+    hn::Store(hn::Set(d, kMinusInfinity), d, out + i);
+  }
+  // The last vector overlaps the one before it.
   size_t i = 0;
-  for (; i + kLanes <= num_experts; i += kLanes) hn::Store(LoadWidened(row + i), d, out + i);
-  for (; i < num_experts; ++i) out[i] = widen(row[i]);
-  for (; i < padded; ++i) out[i] = kMinusInfinity;
+  if (num_experts >= kLanes) {
+    for (; i + kLanes <= num_experts; i += kLanes) hn::Store(LoadWidened(row + i), d, out + i);
+    if (i < num_experts) {
+      i = num_experts - kLanes;
+      hn::StoreU(LoadWidened(row + i), d, out + i);
+    }
+  } else if (num_experts >= 4) {
+    for (; i + 4 <= num_experts; i += 4) hn::Store(LoadFourWidened(row + i), d4, out + i);
+    if (i < num_experts) {
+      i = num_experts - 4;
+      hn::StoreU(LoadFourWidened(row + i), d4, out + i);
+    }
+  } else {
+    for (; i < num_experts; ++i) out[i] = widen(row[i]);
+  }
   if (expert_mask != nullptr) {
     for (i = 0; i < num_experts; ++i) {
       if (expert_mask[i] == 0) out[i] = kMinusInfinity;
@@ -107,6 +137,15 @@ HWY_INLINE float LogitAt(const RouteTask& task, int64_t token, int32_t expert) {
 HWY_INLINE hn::Mask<FloatTag> IsFiniteMask(FloatVec x) {
   const FloatTag d;
   return hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity()));
+}
+
+// The greater of x and best, and best where x is NaN.
+HWY_INLINE FloatVec MaxOfNumbers(FloatVec x, FloatVec best) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+  return hn::Max(x, best);  // the second operand where one is NaN
+#else
+  return hn::IfThenElse(hn::Gt(x, best), x, best);
+#endif
 }
 
 // The greatest lane; no lane is NaN.
@@ -156,14 +195,15 @@ HWY_INLINE FloatVec Score(ScoreFunction function, FloatVec logit) {
 
 // sum of exp_or_zero(row - max) over a padded row by the contract's tree, down to one vector whose
 // lanes are still to be folded. `max` is finite; NaN counts nothing.
-HWY_INLINE FloatVec ExpSumLanes(const float* HWY_RESTRICT row, size_t num_experts, float max) {
+template <typename T>
+HWY_INLINE FloatVec ExpSumLanes(const T* HWY_RESTRICT row, size_t num_experts, float max) {
   const FloatTag d;
   const FloatVec reference = hn::Set(d, max);
   const size_t present = PaddedSize(num_experts) / kLanes;
   const size_t leaves = HWY_MAX(std::bit_ceil(num_experts) / kLanes, size_t{1});
   const auto leaf = [&](size_t i) HWY_ATTR {
     if (i >= present) return hn::Zero(d);
-    return ExpOrZero(d, hn::Sub(hn::LoadU(d, row + i * kLanes), reference));
+    return ExpOrZero(d, hn::Sub(LoadWidened(row + i * kLanes), reference));
   };
   if (leaves == 1) return leaf(0);
   if (leaves == 2) return hn::Add(leaf(0), leaf(1));

@@ -15,6 +15,7 @@
 #include "cpu/row_groups-inl.h"
 #include "cpu/row_inputs-inl.h"
 #include "cpu/row_selection-inl.h"
+#include "cpu/row_shortcut-inl.h"
 #include "hwy/highway.h"
 #include "switchyard/router_losses.h"
 
@@ -168,7 +169,36 @@ HWY_INLINE void WeighChosen(const RouterConfig& config, const float* HWY_RESTRIC
                  terms);
 }
 
+// The way of most single rows: true when the row is done.
+HWY_INLINE bool TryShortcut(const RouteTask& task, int64_t token) {
+  const RouterConfig& config = task.config;
+  if (config.score_function != ScoreFunction::kSoftmax || task.bias != nullptr ||
+      config.num_groups != config.top_groups ||
+      config.top_k > static_cast<int32_t>(kMaxShortcutTopK)) {
+    return false;
+  }
+  const auto top_k = static_cast<size_t>(config.top_k);
+  HWY_ALIGN float widened[kMaxExperts];
+  const float* row = widened;
+  if (task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr &&
+      static_cast<size_t>(config.num_experts) % kRowPadding == 0) {
+    row = task.logits.as<float>().row(token);
+  } else {
+    WidenRow(task, token, widened);
+  }
+  int32_t* const ids = task.expert_ids.row(token);
+  if (task.gate_weights.dtype == DataType::kFloat32) {
+    return RouteByShortcut(config, row, ids, task.gate_weights.as<float>().row(token));
+  }
+  float weights[kMaxShortcutTopK];
+  if (!RouteByShortcut(config, row, ids, weights)) return false;
+  BFloat16* const narrow = task.gate_weights.as<BFloat16>().row(token);
+  for (size_t j = 0; j < top_k; ++j) narrow[j] = to_bfloat16(weights[j]);
+  return true;
+}
+
 HWY_NOINLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
+  if (tally.loss_sums == nullptr && TryShortcut(task, token)) return;
   const RouterConfig& config = task.config;
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);

@@ -76,7 +76,8 @@ HWY_INLINE void RankCandidates(const Candidates& candidates, size_t wanted,
 }
 
 // Experts of one row whose score is at least `threshold`, as bits; returns how many.
-HWY_INLINE size_t BitsAtLeast(const float* HWY_RESTRICT row, size_t padded, float threshold,
+template <typename T>
+HWY_INLINE size_t BitsAtLeast(const T* HWY_RESTRICT row, size_t padded, float threshold,
                               uint64_t* HWY_RESTRICT words) {
   const FloatTag d;
   const FloatVec bar = hn::Set(d, threshold);
@@ -85,7 +86,7 @@ HWY_INLINE size_t BitsAtLeast(const float* HWY_RESTRICT row, size_t padded, floa
     uint64_t word = 0;
     const size_t end = HWY_MIN(begin + 64, padded);
     for (size_t i = begin; i < end; i += kLanes) {
-      const auto hit = hn::RebindMask(IntTag(), hn::Ge(hn::LoadU(d, row + i), bar));
+      const auto hit = hn::RebindMask(IntTag(), hn::Ge(LoadWidened(row + i), bar));
       word |= MaskBits(hit) << (i - begin);
     }
     words[begin / 64] = word;
@@ -110,7 +111,7 @@ HWY_INLINE void CollectBits(const float* HWY_RESTRICT row, const uint64_t* HWY_R
   candidates.count = count;
   for (size_t i = 0; i < count; i += kLanes) {
     const FloatVec value = hn::BitCast(FloatTag(), hn::Load(d, candidates.keys + i));
-    hn::Store(OrderedBits(value), d, candidates.keys + i);
+    hn::Store(OrderedBits(hn::Add(value, hn::Zero(FloatTag()))), d, candidates.keys + i);
   }
 }
 
@@ -151,10 +152,16 @@ HWY_INLINE float ColumnThreshold(const float* HWY_RESTRICT row, size_t padded, s
   const IntTag di;
   HWY_ALIGN int32_t keys[kColumns];
   for (size_t column = 0; column < kColumns; column += kLanes) {
-    FloatVec best = hn::LoadU(d, row + column);
-    for (size_t i = column + kColumns; i < padded; i += kColumns) {
-      best = hn::Max(hn::LoadU(d, row + i), best);
+    // Two chains hide the latency of the maximum.
+    FloatVec best = hn::Set(d, kMinusInfinity);
+    FloatVec other = best;
+    size_t i = column;
+    for (; i + kColumns < padded; i += 2 * kColumns) {
+      best = MaxOfNumbers(hn::LoadU(d, row + i), best);
+      other = MaxOfNumbers(hn::LoadU(d, row + i + kColumns), other);
     }
+    if (i < padded) best = MaxOfNumbers(hn::LoadU(d, row + i), best);
+    best = hn::Add(hn::Max(best, other), hn::Zero(d));
     hn::Store(OrderedBits(best), di, keys + column);
   }
   if constexpr (kColumns > 32) {
@@ -187,7 +194,7 @@ HWY_NOINLINE size_t SelectAny(const float* HWY_RESTRICT row, size_t padded, size
   IntVec ranked = hn::Zero(di);
   const IntVec below_finite = hn::Set(di, kLowestFiniteKey - 1);
   for (size_t i = 0; i < padded; i += kLanes) {
-    const IntVec key = OrderedBits(hn::LoadU(d, row + i));
+    const IntVec key = OrderedBits(hn::Add(hn::LoadU(d, row + i), hn::Zero(d)));
     hn::Store(key, di, keys + i);
     highest = hn::Max(highest, key);
     ranked = hn::Sub(ranked, hn::VecFromMask(di, hn::Gt(key, below_finite)));
@@ -227,8 +234,8 @@ HWY_NOINLINE size_t SelectAny(const float* HWY_RESTRICT row, size_t padded, size
   return wanted;
 }
 
-// The choice of one padded row of finite scores and -inf. Returns how many experts were ranked: k,
-// or fewer where fewer scores are finite.
+// The choice of one padded row. Returns how many experts were ranked: k, or fewer where fewer
+// scores are above -inf. Should +inf or NaN be among the chosen, the choice means nothing.
 HWY_INLINE size_t SelectRow(const float* HWY_RESTRICT row, size_t padded, size_t k,
                             int32_t* HWY_RESTRICT chosen) {
   const FloatTag d;
@@ -237,7 +244,7 @@ HWY_INLINE size_t SelectRow(const float* HWY_RESTRICT row, size_t padded, size_t
   if (padded == kRowPadding) {
     size_t finite = 0;
     for (size_t i = 0; i < padded; i += kLanes) {
-      const IntVec key = OrderedBits(hn::LoadU(d, row + i));
+      const IntVec key = OrderedBits(hn::Add(hn::LoadU(d, row + i), hn::Zero(d)));
       hn::Store(key, di, candidates.keys + i);
       hn::Store(hn::Iota(di, static_cast<int32_t>(i)), di, candidates.experts + i);
       finite += hwy::PopCount(MaskBits(hn::Gt(key, hn::Set(di, kLowestFiniteKey - 1))));

@@ -1,0 +1,119 @@
+// How a batch is routed in blocks, decided once for all of them.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_BLOCK_PLAN_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_BLOCK_PLAN_INL_H_
+#undef SWITCHYARD_CPU_BLOCK_PLAN_INL_H_
+#else
+#define SWITCHYARD_CPU_BLOCK_PLAN_INL_H_
+#endif
+
+#include "cpu/block_groups-inl.h"
+#include "cpu/block_threshold-inl.h"
+#include "cpu/row_inputs-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+
+enum class BlockMethod {
+  kNone,         // one row at a time
+  kPairs1,       // top_k 1
+  kPairs2,       // top_k 2
+  kLanes4,       // top_k up to 4
+  kLanes8,       // top_k up to 8
+  kThreshold8,   // top_k up to 8
+  kThreshold12,  // top_k up to 12
+  kThreshold16,  // top_k up to 16
+};
+
+struct BlockPlan {
+  BlockMethod method = BlockMethod::kNone;
+  bool on_logits = false;  // the scores that decide are logits
+  bool in_place = false;   // and are read where the caller keeps them
+  bool limits_groups = false;
+  bool compacts = false;  // limits groups by compacting rows
+  GroupLayout groups{};
+  size_t row_size = 0;     // elements of a row of scores or logits
+  size_t choice_size = 0;  // elements of a row to choose from
+};
+
+// Above this many experts lanes do not pay, even for one or two choices.
+constexpr size_t kMaxLaneScores = 128;
+// The same for longer lists, whose cost grows with every expert.
+constexpr size_t kMaxLaneListScores = HWY_CAP_GE512 ? 64 : kMaxLaneScores;
+
+inline BlockMethod MethodFor(size_t choice_size, size_t top_k) {
+  if (choice_size <= kMaxLaneScores) {
+    if (top_k == 1) return BlockMethod::kPairs1;
+    if (top_k == 2) return BlockMethod::kPairs2;
+  }
+  if (choice_size <= kMaxLaneListScores) {
+    if (top_k <= 4) return BlockMethod::kLanes4;
+    if (top_k <= 8) return BlockMethod::kLanes8;
+  }
+  if (top_k <= 8) return BlockMethod::kThreshold8;
+  if (choice_size % 32 != 0) return BlockMethod::kNone;
+  if (top_k <= 12) return BlockMethod::kThreshold12;
+  if (top_k <= 16) return BlockMethod::kThreshold16;
+  return BlockMethod::kNone;
+}
+
+// Rows of the caller's must come in multiples of this to be read in place.
+inline size_t InPlaceUnit(BlockMethod method, DataType dtype) {
+  switch (method) {
+    case BlockMethod::kThreshold8:
+      return 16;
+    case BlockMethod::kThreshold12:
+    case BlockMethod::kThreshold16:
+      return 32;
+    default:
+      return dtype == DataType::kFloat32 ? 4 : 8;
+  }
+}
+
+inline bool ReadsInPlace(const RouteTask& task, const BlockPlan& plan) {
+  const RouterConfig& config = task.config;
+  if (!plan.on_logits || plan.limits_groups || task.expert_mask != nullptr) return false;
+  if (task.logits.dtype == DataType::kFloat16) return false;
+  // Offsets inside a block are 32-bit.
+  if (task.logits.row_stride > INT32_MAX / static_cast<int64_t>(kLanes)) return false;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  const bool denominators =
+      config.renormalize || num_experts % kRowPadding == 0 || num_experts <= kMaxLaneDenominators;
+  return denominators && num_experts % InPlaceUnit(plan.method, task.logits.dtype) == 0;
+}
+
+inline BlockPlan MakeBlockPlan(const RouteTask& task) {
+  const RouterConfig& config = task.config;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  BlockPlan plan;
+  plan.on_logits = selects_on_logits(task);
+  plan.limits_groups = config.num_groups != config.top_groups;
+  const bool softmax = config.score_function == ScoreFunction::kSoftmax;
+  // Selecting on probabilities is rare, and the smallest rows are not worth a block.
+  if ((softmax && !plan.on_logits) || num_experts < 4) return plan;
+
+  // Scratch rows suit every method: those with 32 columns want multiples of 32.
+  plan.row_size = num_experts <= kRowPadding ? kRowPadding : (num_experts + 31) / 32 * 32;
+  plan.choice_size = plan.row_size;
+  if (plan.limits_groups && BlocksLimitGroups(config)) {
+    plan.compacts = true;
+    plan.groups.num_groups = static_cast<size_t>(config.num_groups);
+    plan.groups.top_groups = static_cast<size_t>(config.top_groups);
+    plan.groups.group_size = num_experts / plan.groups.num_groups;
+    plan.groups.padded_size = PaddedSize(plan.groups.group_size);
+    plan.groups.terms = static_cast<size_t>(group_terms(config));
+    plan.choice_size = (plan.groups.top_groups * plan.groups.padded_size + 31) / 32 * 32;
+  }
+  if (HWY_MAX(plan.row_size, plan.choice_size) > kMaxBlockScores) return plan;
+  plan.method = MethodFor(plan.choice_size, static_cast<size_t>(config.top_k));
+  plan.in_place = ReadsInPlace(task, plan);
+  if (plan.in_place) plan.row_size = plan.choice_size = num_experts;
+  return plan;
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,132 @@
+// The scores that decide a block's choice, in scratch rows.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_BLOCK_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_BLOCK_SCORES_INL_H_
+#undef SWITCHYARD_CPU_BLOCK_SCORES_INL_H_
+#else
+#define SWITCHYARD_CPU_BLOCK_SCORES_INL_H_
+#endif
+
+#include <cstring>
+
+#include "cpu/block_choice-inl.h"
+#include "cpu/block_groups-inl.h"
+#include "cpu/block_plan-inl.h"
+#include "cpu/row_groups-inl.h"
+#include "cpu/row_inputs-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Memory of one thread for one block after another.
+struct BlockScratch {
+  HWY_ALIGN float scores[kLanes * kMaxBlockScores];
+  HWY_ALIGN float limited[kLanes * kMaxBlockScores];  // to the best groups
+  HWY_ALIGN float bias[kMaxBlockScores];              // padded with zeros
+  HWY_ALIGN int32_t to_expert[kLanes * kLanes];       // see CompactRow()
+};
+
+// Scores plus bias of `row`, -inf where a logit or its selection score is not finite, into `out`.
+// Returns the least finite logit, or 0 when none is negative.
+template <bool kNormal, typename T>
+HWY_INLINE float ScoreVectors(ScoreFunction function, const T* HWY_RESTRICT row,
+                              const float* HWY_RESTRICT bias, size_t size,
+                              float* HWY_RESTRICT out) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  FloatVec least = hn::Zero(d);
+  for (size_t i = 0; i < size; i += kLanes) {
+    const FloatVec logit = LoadWidened(row + i);
+    const auto finite = IsFiniteMask(logit);
+    least = hn::Min(least, hn::IfThenElseZero(finite, logit));
+    const FloatVec selection = hn::Add(Score<kNormal>(function, logit), hn::Load(d, bias + i));
+    const auto ranked = hn::And(finite, IsFiniteMask(selection));
+    hn::Store(hn::IfThenElse(ranked, selection, lowest), d, out + i);
+  }
+  return -GreatestLane(hn::Neg(least));
+}
+
+template <typename T>
+HWY_INLINE void ScoreVectors(ScoreFunction function, const T* row, const float* bias, size_t size,
+                             float* out) {
+  const float least = ScoreVectors<true>(function, row, bias, size, out);
+  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
+    ScoreVectors<false>(function, row, bias, size, out);
+  }
+}
+
+// Fills one scratch row.
+HWY_INLINE void FillScratchRow(const RouteTask& task, const BlockPlan& plan, int64_t token,
+                               const float* HWY_RESTRICT bias, float* HWY_RESTRICT row) {
+  const auto num_experts = static_cast<size_t>(task.config.num_experts);
+  const size_t padded = PaddedSize(num_experts);
+  for (size_t i = padded; i < plan.row_size; ++i) row[i] = kMinusInfinity;
+  if (plan.on_logits) {
+    WidenRow(task, token, row);
+    if (plan.limits_groups) CleanRow(row, padded);
+    return;
+  }
+  const ScoreFunction function = task.config.score_function;
+  if (num_experts == padded && task.expert_mask == nullptr) {
+    if (task.logits.dtype == DataType::kFloat32) {
+      return ScoreVectors(function, task.logits.as<float>().row(token), bias, padded, row);
+    }
+    if (task.logits.dtype == DataType::kBFloat16) {
+      return ScoreVectors(function, task.logits.as<BFloat16>().row(token), bias, padded, row);
+    }
+  }
+  HWY_ALIGN float widened[kMaxBlockScores];
+  WidenRow(task, token, widened);
+  ScoreVectors(function, widened, bias, padded, row);
+}
+
+// Copies every scratch row to `scratch.limited`, limited to its best groups.
+HWY_INLINE void LimitBlockGroups(const RouteTask& task, const BlockPlan& plan,
+                                 BlockScratch& scratch) {
+  if (!plan.compacts) {
+    for (size_t row = 0; row < kLanes; ++row) {
+      float* const limited = scratch.limited + row * plan.row_size;
+      std::memcpy(limited, scratch.scores + row * plan.row_size, plan.row_size * sizeof(float));
+      LimitToBestGroups(task.config, limited);
+    }
+    return;
+  }
+  HWY_ALIGN float scores[kLanes * kLanes];
+  HWY_ALIGN int32_t masks[kLanes];
+  for (size_t row = 0; row < kLanes; ++row) {
+    hn::Store(GroupScores(plan.groups, scratch.scores + row * plan.row_size), FloatTag(),
+              scores + row * kLanes);
+  }
+  KeepBestGroups(plan.groups, scores, masks);
+  const size_t used = plan.groups.top_groups * plan.groups.padded_size;
+  for (size_t row = 0; row < kLanes; ++row) {
+    float* const to = scratch.limited + row * plan.choice_size;
+    CompactRow(plan.groups, row, static_cast<uint32_t>(masks[row]),
+               scratch.scores + row * plan.row_size, to, scratch.to_expert);
+    for (size_t i = used; i < plan.choice_size; ++i) to[i] = kMinusInfinity;
+  }
+}
+
+// Positions in compacted rows become experts.
+HWY_INLINE void ExpertsFromPositions(const BlockPlan& plan, const int32_t* HWY_RESTRICT to_expert,
+                                     size_t top_k, BlockChoice& choice) {
+  const IntTag di;
+  for (size_t j = 0; j < top_k; ++j) {
+    const IntVec position = choice.positions[j];
+    IntVec offset = hn::Load(di, to_expert);
+    for (size_t s = 1; s < plan.groups.top_groups; ++s) {
+      const IntVec before = hn::Set(di, static_cast<int32_t>(s * plan.groups.padded_size) - 1);
+      offset =
+          hn::IfThenElse(hn::Gt(position, before), hn::Load(di, to_expert + s * kLanes), offset);
+    }
+    choice.positions[j] = hn::Add(position, offset);
+  }
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
