@@ -14,7 +14,7 @@ namespace switchyard::cpu {
 namespace {
 
 // Below this many assignments a second thread costs more than it saves.
-constexpr int64_t kMinAssignmentsPerTask = 8192;
+constexpr int64_t kMinAssignmentsPerTask = 16384;
 // Counters that a task adds to the serial part, held against the assignments it takes.
 constexpr int64_t kMinAssignmentsPerCounter = 16;
 

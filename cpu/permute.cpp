@@ -54,7 +54,7 @@ namespace {
 HWY_EXPORT(StreamTokens);
 
 // Below this many bytes written, a second thread costs more than it saves.
-constexpr int64_t kMinBytesPerTask = 1 << 18;
+constexpr int64_t kMinBytesPerTask = 1 << 19;
 // What a last-level cache no longer holds. Measured on one Zen 4 core with 32 MiB of L3: 66 MB of
 // bfloat16 rows copy at 27 GB/s past the cache and 12 GB/s through it, 8 MB at 28 and 67.
 constexpr int64_t kStreamBytes = int64_t{32} << 20;

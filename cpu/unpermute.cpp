@@ -210,7 +210,7 @@ HWY_EXPORT(UnpermuteTokens);
 
 void unpermute_rows(const ThreadTeam& team, const UnpermuteArgs& args) {
   // Below this many bytes read, a second thread costs more than it saves.
-  constexpr int64_t kMinBytesPerTask = 1 << 18;
+  constexpr int64_t kMinBytesPerTask = 1 << 19;
   const int64_t num_tokens = args.tokens.rows;
   if (num_tokens == 0 || args.tokens.cols == 0) return;
   const int64_t token_bytes =

@@ -50,7 +50,7 @@ TEST_P(PermutationAllocation, Contract7_HotPathTakesNoHeapMemory) {
   ThreadPool pool(3);
   for (const CpuThreads& threads :
        {CpuThreads{1, nullptr}, CpuThreads{2, nullptr}, CpuThreads{3, &pool}}) {
-    for (const int64_t num_tokens : {1, 20000}) {
+    for (const int64_t num_tokens : {1, 60000}) {
       RandomStream random(9);
       const PermutationConfig config{
           .num_experts = 16,

@@ -12,7 +12,7 @@ namespace switchyard::test {
 
 const std::vector<PermuterVariant>& permuter_variants() {
   static const std::vector<PermuterVariant> variants = [] {
-    std::vector<PermuterVariant> all{{"reference", Backend::kReference, 0, {}}};
+    std::vector<PermuterVariant> all{reference_variant()};
     for (const CpuVariant& cpu : cpu_variants()) {
       all.push_back({cpu.name, Backend::kCpu, cpu.target, cpu.threads});
     }
@@ -23,7 +23,7 @@ const std::vector<PermuterVariant>& permuter_variants() {
 
 const std::vector<PermuterVariant>& sorting_variants() {
   static const std::vector<PermuterVariant> variants = [] {
-    std::vector<PermuterVariant> all{{"reference", Backend::kReference, 0, {}},
+    std::vector<PermuterVariant> all{reference_variant(),
                                      {"cpu, 2 threads of its own", Backend::kCpu, 0, {2, nullptr}}};
     const int64_t first = cpu_variants().front().target;
     for (const CpuVariant& cpu : cpu_variants()) {

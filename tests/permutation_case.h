@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ struct PermuterVariant {
   CpuThreads threads{};
 };
 
+/// The reference, serial and plain.
+inline PermuterVariant reference_variant() { return {"reference", Backend::kReference, 0, {}}; }
 /// The reference, and the CPU backend on every instruction set with 1, 2 and 5 threads.
 const std::vector<PermuterVariant>& permuter_variants();
 /// The same without the instruction sets, which sorting does not know.
@@ -28,6 +31,10 @@ const std::vector<PermuterVariant>& sorting_variants();
 
 /// `name` with everything but letters and digits replaced, as GoogleTest wants it.
 std::string test_name(const PermuterVariant& variant);
+
+inline void PrintTo(const PermuterVariant& variant, std::ostream* out) {
+  *out << test_name(variant);
+}
 
 struct PermutationCase {
   PermutationConfig config;

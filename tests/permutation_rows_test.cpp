@@ -13,8 +13,6 @@
 namespace switchyard::test {
 namespace {
 
-constexpr PermuterVariant kReferenceVariant{};
-
 /// Random bits of one of the element types: every NaN, infinity and subnormal may come up.
 template <typename T>
 T random_element(RandomStream& random) {
@@ -100,7 +98,7 @@ TEST_P(PermutationRows, Contract4_PermuteMovesTheReferencesBytes) {
       const MatrixView<const std::byte> view(tokens.data(), num_tokens, row_bytes, stride);
       const int64_t padding = random.below(70);
       ASSERT_EQ(permute(GetParam(), batch, view, padding),
-                permute(kReferenceVariant, batch, view, padding));
+                permute(reference_variant(), batch, view, padding));
     }
   }
 }
@@ -113,7 +111,7 @@ TEST_P(PermutationRows, Contract4_PermuteOfLargeBatchesMovesTheReferencesBytes) 
   std::vector<std::byte> tokens(5000 * 1003);
   for (std::byte& byte : tokens) byte = static_cast<std::byte>(random.bits32());
   const MatrixView<const std::byte> view(tokens.data(), 5000, 1000, 1003);
-  EXPECT_TRUE(permute(GetParam(), batch, view, 5) == permute(kReferenceVariant, batch, view, 5));
+  EXPECT_TRUE(permute(GetParam(), batch, view, 5) == permute(reference_variant(), batch, view, 5));
 }
 
 template <typename In, typename Out>
@@ -231,8 +229,8 @@ void expect_combines(const PermuterVariant& variant, uint64_t first_seed) {
       std::vector<In> rows(static_cast<size_t>(num_rows * (hidden_size + padding)));
       for (In& element : rows) element = random_element<In>(random);
       const bool weighted = random.chance(80);
-      const auto expected = defined_combine<In, Out>(batch, sort_guarded(kReferenceVariant, batch),
-                                                     rows, hidden_size, padding, weighted);
+      const auto expected = defined_combine<In, Out>(
+          batch, sort_guarded(reference_variant(), batch), rows, hidden_size, padding, weighted);
       const auto tokens = unpermute<In, Out>(variant, batch, rows, hidden_size, padding, weighted);
       ASSERT_EQ(bytes_of(tokens), bytes_of(expected));
     }
@@ -310,7 +308,7 @@ TEST_P(PermutationRows, Contract9_SameBitsForLargeBatches) {
   std::vector<BFloat16> rows(400 * 8 * 500);
   for (BFloat16& element : rows) element = random_element<BFloat16>(random);
   const auto expected = defined_combine<BFloat16, BFloat16>(
-      batch, sort_guarded(kReferenceVariant, batch), rows, 500, 0, true);
+      batch, sort_guarded(reference_variant(), batch), rows, 500, 0, true);
   const auto tokens = unpermute<BFloat16, BFloat16>(GetParam(), batch, rows, 500, 0, true);
   EXPECT_EQ(bytes_of(tokens), bytes_of(expected));
 }
