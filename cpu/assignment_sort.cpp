@@ -45,7 +45,7 @@ struct Scratch {
         row_ends(parts.take<int64_t>(config.num_local())) {
     if (!drops_by_weight(config)) return;
     ties_left = parts.take<int64_t>(num_tasks * config.num_local());
-    group_begins = parts.take<int64_t>(config.num_local() + 1);
+    group_begins = parts.take<int64_t>(config.num_local());
     cutoff_keys = parts.take<uint32_t>(config.num_local());
     keys = parts.take<uint32_t>(num_tokens * config.top_k);
   }
@@ -56,7 +56,7 @@ struct Scratch {
 
   // To drop by weight: keys grouped by expert, dropped ones included.
   int64_t* ties_left = nullptr;     // [tasks][experts] equal to the cutoff and still kept
-  int64_t* group_begins = nullptr;  // [experts + 1]
+  int64_t* group_begins = nullptr;  // [experts]
   uint32_t* cutoff_keys = nullptr;  // [experts]
   uint32_t* keys = nullptr;         // [num_tokens * top_k]
 };
@@ -83,11 +83,10 @@ class AssignmentSort {
     for (int task = 0; task < num_tasks_; ++task) {
       if (scratch_.results[task].saw_unknown_id) check_expert_ids(expert_ids_, config_.num_experts);
     }
-    const bool by_weight = drops_by_weight(config_);
-    PermutationTotals totals = lay_out(by_weight);
-    if (totals.dropped_assignments == 0 && !by_weight) {
+    PermutationTotals totals = lay_out();
+    if (totals.dropped_assignments == 0) {
       place_all<Drop::kNone>(totals.num_rows);
-    } else if (!by_weight) {
+    } else if (!drops_by_weight(config_)) {
       place_all<Drop::kByPosition>(totals.num_rows);
     } else {
       for_tokens([this](int64_t begin, int64_t end, int task) { group_keys(begin, end, task); });
@@ -143,32 +142,35 @@ class AssignmentSort {
     scratch_.results[task] = {0, saw_unknown_id};
   }
 
-  /// Gives every expert its rows, and every task the place where it starts in them: a row, or an
-  /// index among the grouped keys where dropping goes by weight.
-  PermutationTotals lay_out(bool by_weight) const {
+  /// Gives every expert its rows, and every task the row where it starts in them.
+  PermutationTotals lay_out() const {
     PermutationTotals totals;
-    int64_t grouped = 0;
     for (int64_t expert = 0; expert < num_experts_; ++expert) {
-      const int64_t begin = by_weight ? grouped : totals.num_rows;
+      const int64_t begin = totals.num_rows;
       int64_t end = begin;
       for (int task = 0; task < num_tasks_; ++task) {
         int64_t& next = scratch_.next[task * num_experts_ + expert];
         end += std::exchange(next, end);
       }
-      if (by_weight) scratch_.group_begins[expert] = begin;
       const int64_t assigned = end - begin;
       const int64_t kept = std::min(assigned, capacity_);
-      grouped += assigned;
+      if (scratch_.group_begins != nullptr) {
+        scratch_.group_begins[expert] = totals.kept_assignments + totals.dropped_assignments;
+      }
       totals.kept_assignments += kept;
       totals.dropped_assignments += assigned - kept;
       out_.tokens_per_expert[expert] = kept;
-      out_.expert_offsets[expert] = totals.num_rows;
-      scratch_.row_ends[expert] = totals.num_rows + kept;
+      out_.expert_offsets[expert] = begin;
+      scratch_.row_ends[expert] = begin + kept;
       if (kept > 0) totals.num_rows += whole_blocks(kept) * config_.block_rows;
     }
     out_.expert_offsets[num_experts_] = totals.num_rows;
-    if (by_weight) scratch_.group_begins[num_experts_] = grouped;
     return totals;
+  }
+
+  /// Place among the grouped keys of what would have `row` if nothing were dropped.
+  [[nodiscard]] int64_t key_index(int64_t expert, int64_t row) const {
+    return scratch_.group_begins[expert] + row - out_.expert_offsets[expert];
   }
 
   void group_keys(int64_t begin, int64_t end, int task) const {
@@ -177,7 +179,8 @@ class AssignmentSort {
       const int32_t* ids = expert_ids_.row(token);
       for (int32_t slot = 0; slot < config_.top_k; ++slot) {
         const uint32_t expert = local(ids[slot]);
-        if (is_local(expert)) scratch_.keys[next[expert]++] = key_at(token, slot);
+        if (is_local(expert))
+          scratch_.keys[key_index(expert, next[expert]++)] = key_at(token, slot);
       }
     }
   }
@@ -185,14 +188,16 @@ class AssignmentSort {
   /// Finds what one expert keeps and, from that, the first row of each task.
   void cut(int64_t expert) const {
     int64_t begin = scratch_.group_begins[expert];
-    const int64_t assigned = scratch_.group_begins[expert + 1] - begin;
+    const int64_t last = (num_tasks_ - 1) * num_experts_ + expert;
+    const int64_t assigned = key_index(expert, scratch_.next[last]) - begin;
     const auto cutoff = find_weight_cutoff(scratch_.keys + begin, assigned, capacity_);
     scratch_.cutoff_keys[expert] = cutoff.key;
     int64_t row = out_.expert_offsets[expert];
     int64_t ties = cutoff.ties;
     for (int task = 0; task < num_tasks_; ++task) {
       const int64_t index = task * num_experts_ + expert;
-      const int64_t end = scratch_.next[index];  // grouping left it behind the task's last key
+      // Grouping left it behind the task's last key.
+      const int64_t end = key_index(expert, scratch_.next[index]);
       int64_t above = 0;
       int64_t equal = 0;
       for (int64_t i = begin; i < end; ++i) {
