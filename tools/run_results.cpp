@@ -195,9 +195,10 @@ void print(const RunResults& results, std::ostream& out) {
        number_or_dash(totals.mean_weight_entropy), count_or_dash(totals.degenerate_rows)},
       totals.seconds, results.num_tokens * static_cast<int64_t>(results.layers.size()));
   table.print(out);
-  out << "\nmax/mean, cv and entropy (nats, of a token's weights) of all layers are means; "
-         "tokens/s "
-         "leaves the stand-in experts out.\n"
+  out << "\nAll layers: means of max/mean, cv and entropy (nats, of a token's weights), sums of "
+         "the "
+         "rest.\nTimes are the shortest of several runs; tokens/s leaves the stand-in experts "
+         "out.\n"
       << "verified: " << format_count(results.verified_values)
       << " combined values equal a dense computation, bit for bit\n";
 }
