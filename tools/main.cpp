@@ -47,7 +47,7 @@ int run(int argc, char** argv) {
   CLI::App program{"Mixture-of-Experts routing: routes, replays and reports on traces."};
   program.name("switchyard");
   program.set_version_flag("--version", "switchyard " + build_info().version);
-  program.require_subcommand(1);
+  program.require_subcommand(0, 1);  // none is told below, an unknown one as unexpected
   program.fallthrough();  // so that --log-level may follow the subcommand
   program.footer("Exit code 2: wrong usage or input. Exit code 1: any other failure.");
   add_log_level(program);
@@ -57,6 +57,9 @@ int run(int argc, char** argv) {
   add_unavailable_commands(program);
   try {
     program.parse(argc, argv);
+    if (program.get_subcommands().empty()) {
+      return fail(kUsageOrInput, "a subcommand is needed; see switchyard --help");
+    }
     if (!std::cout.flush()) return fail(kOtherFailure, "cannot write to standard output");
     return 0;
   } catch (const CLI::ParseError& error) {
