@@ -108,6 +108,10 @@ class AssignmentSort {
     team_.run(num_tokens_, num_tasks_, 1, body);
   }
 
+  [[nodiscard]] int64_t whole_blocks(int64_t num_rows) const {
+    return (num_rows + config_.block_rows - 1) / config_.block_rows;
+  }
+
   /// Index of a local expert; num_experts_ or more for everything else.
   [[nodiscard]] uint32_t local(int32_t id) const {
     return static_cast<uint32_t>(id) - static_cast<uint32_t>(config_.first_local_expert);
@@ -160,7 +164,7 @@ class AssignmentSort {
       out_.tokens_per_expert[expert] = kept;
       out_.expert_offsets[expert] = totals.num_rows;
       scratch_.row_ends[expert] = totals.num_rows + kept;
-      totals.num_rows += (kept + config_.block_rows - 1) / config_.block_rows * config_.block_rows;
+      if (kept > 0) totals.num_rows += whole_blocks(kept) * config_.block_rows;
     }
     out_.expert_offsets[num_experts_] = totals.num_rows;
     if (by_weight) scratch_.group_begins[num_experts_] = grouped;
@@ -255,9 +259,10 @@ class AssignmentSort {
     const int64_t* offsets = out_.expert_offsets.data;
     const int64_t* above = std::upper_bound(offsets, offsets + num_experts_ + 1, begin);
     for (int64_t expert = above - offsets - 1; expert < num_experts_; ++expert) {
+      if (offsets[expert] >= end) break;
+      if (offsets[expert] == offsets[expert + 1]) continue;  // a batch of few tokens has many
       const int64_t first = std::max(begin, offsets[expert]);
       const int64_t last = std::min(end, offsets[expert + 1]);
-      if (offsets[expert] >= end) break;
       std::fill(out_.block_experts.data + first / block_rows,
                 out_.block_experts.data + last / block_rows, static_cast<int32_t>(expert));
       for (int64_t row = std::max(first, scratch_.row_ends[expert]); row < last; ++row) {

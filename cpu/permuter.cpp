@@ -27,8 +27,10 @@ void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
 }
 
 void check_capacity(const ExpertCapacity& capacity) {
-  if (capacity.mode > ExpertCapacity::Mode::kFactor) refuse("capacity.mode is not one");
-  if (capacity.drop_policy > DropPolicy::kWeight) refuse("capacity.drop_policy is not one");
+  check_range("capacity.mode", static_cast<int64_t>(capacity.mode), 0,
+              static_cast<int64_t>(ExpertCapacity::Mode::kFactor));
+  check_range("capacity.drop_policy", static_cast<int64_t>(capacity.drop_policy), 0,
+              static_cast<int64_t>(DropPolicy::kWeight));
   if (capacity.mode == ExpertCapacity::Mode::kFixed && capacity.rows < 0) {
     refuse("capacity.rows is ", capacity.rows, ", must be 0 or more");
   }
@@ -80,7 +82,9 @@ void check_permutation(const PermutationConfig& config, const Permutation& permu
 
 template <typename View>
 void check_elements(const char* name, const View& view) {
-  if (view.dtype > DataType::kBFloat16) refuse(name, " have an unknown element type");
+  if (view.dtype > DataType::kBFloat16) {
+    refuse(name, " have an unknown element type, ", static_cast<int>(view.dtype));
+  }
   if (view.cols < 0) refuse(name, " has ", view.cols, " columns, must have 0 or more");
 }
 

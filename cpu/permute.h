@@ -1,0 +1,17 @@
+// Copies each token's row to the rows of its assignments.
+#pragma once
+
+#include "cpu/threads.h"
+#include "switchyard/permutation.h"
+
+namespace switchyard::cpu {
+
+/// Permuter::permute() with checked shapes.
+struct PermuteArgs {
+  const Permutation& permutation;
+  MatrixView<const std::byte> tokens;
+  MatrixView<std::byte> sorted;
+};
+void permute_rows(const ThreadTeam& team, const PermuteArgs& args);
+
+}  // namespace switchyard::cpu

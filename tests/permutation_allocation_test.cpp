@@ -1,0 +1,85 @@
+// The hot path takes no memory from the heap. A program of its own, since it counts every new.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "switchyard/permutation.h"
+#include "tests/cpu_variants.h"
+#include "tests/permutation_case.h"
+
+namespace {
+
+std::atomic<int64_t> num_allocations{0};
+
+void* counted(std::size_t size, std::size_t alignment) {
+  ++num_allocations;
+  const std::size_t rounded = (size + alignment) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, rounded);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
+void* operator new[](std::size_t size) { return counted(size, alignof(std::max_align_t)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace switchyard::test {
+namespace {
+
+class PermutationAllocation : public testing::TestWithParam<DropPolicy> {};
+
+TEST_P(PermutationAllocation, Contract7_HotPathTakesNoHeapMemory) {
+  constexpr int64_t kHidden = 64;
+  ThreadPool pool(3);
+  for (const CpuThreads& threads :
+       {CpuThreads{1, nullptr}, CpuThreads{2, nullptr}, CpuThreads{3, &pool}}) {
+    for (const int64_t num_tokens : {1, 20000}) {
+      RandomStream random(9);
+      const PermutationConfig config{
+          .num_experts = 16,
+          .top_k = 2,
+          .block_rows = 8,
+          .capacity = {
+              .mode = ExpertCapacity::Mode::kFactor, .factor = 1.0, .drop_policy = GetParam()}};
+      const auto batch = random_case(config, num_tokens, 0, DataType::kFloat32, random);
+      const Permuter permuter(config, Backend::kCpu, threads);
+      GuardedPermutation out(permuter, batch);
+      const Permutation view = out.view();
+      const std::vector<float> tokens(static_cast<size_t>(num_tokens * kHidden), 1.0f);
+      const auto bytes = std::as_bytes(std::span(tokens));
+      Guarded<float> sorted(permuter.sizes(num_tokens).num_rows, kHidden, kHidden);
+      Guarded<float> combined(num_tokens, kHidden, kHidden);
+      const MatrixView<float> rows = sorted.matrix();
+
+      const int64_t before = num_allocations;
+      permuter.sort(batch.expert_ids(), batch.gate_weights(), view, out.workspace());
+      permuter.permute(view, {bytes.data(), num_tokens, kHidden * 4},
+                       {reinterpret_cast<std::byte*>(rows.data), rows.rows, kHidden * 4});
+      permuter.unpermute(view, rows, batch.gate_weights(), combined.matrix());
+      EXPECT_EQ(num_allocations - before, 0) << num_tokens << " tokens";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, PermutationAllocation,
+                         testing::Values(DropPolicy::kPosition, DropPolicy::kWeight));
+
+}  // namespace
+}  // namespace switchyard::test

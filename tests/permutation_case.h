@@ -1,0 +1,107 @@
+// One batch to permute, guarded memory for what comes out, and what must come out by definition.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "switchyard/permutation.h"
+#include "tests/guarded.h"
+#include "tests/random_stream.h"
+
+namespace switchyard::test {
+
+/// A backend as a test runs it.
+struct PermuterVariant {
+  std::string name;
+  Backend backend = Backend::kReference;
+  int64_t target = 0;  ///< Highway's bit; 0: whatever it chooses
+  CpuThreads threads{};
+};
+
+/// The reference, and the CPU backend on every instruction set with 1, 2 and 5 threads.
+const std::vector<PermuterVariant>& permuter_variants();
+/// The same without the instruction sets, which sorting does not know.
+const std::vector<PermuterVariant>& sorting_variants();
+
+/// `name` with everything but letters and digits replaced, as GoogleTest wants it.
+std::string test_name(const PermuterVariant& variant);
+
+struct PermutationCase {
+  PermutationConfig config;
+  int64_t num_tokens = 0;
+  int64_t padding = 0;  ///< elements between rows
+  DataType weight_type = DataType::kFloat32;
+  std::vector<int32_t> ids;      ///< [num_tokens, top_k + padding]
+  std::vector<float> weights;    ///< the same shape
+  std::vector<BFloat16> narrow;  ///< the same values, where weight_type says so
+
+  [[nodiscard]] int64_t stride() const { return config.top_k + padding; }
+  [[nodiscard]] MatrixView<const int32_t> expert_ids() const {
+    return {ids.data(), num_tokens, config.top_k, stride()};
+  }
+  [[nodiscard]] ConstTensorView gate_weights() const;
+  [[nodiscard]] int32_t id_at(int64_t token, int64_t slot) const {
+    return ids[static_cast<size_t>(token * stride() + slot)];
+  }
+  [[nodiscard]] float weight_at(int64_t token, int64_t slot) const {
+    return weights[static_cast<size_t>(token * stride() + slot)];
+  }
+};
+
+/// One of `choices`.
+template <typename T>
+T one_of(RandomStream& random, std::initializer_list<T> choices) {
+  return choices.begin()[random.below(static_cast<int64_t>(choices.size()))];
+}
+
+/// A case with these rows of ids; weights 1, 2, 3, …
+PermutationCase make_case(PermutationConfig config, const std::vector<std::vector<int32_t>>& ids);
+
+/// Random ids with empty slots and padding tokens, popular experts, and weights with ties, NaN,
+/// infinities and zeros of both signs.
+PermutationCase random_case(const PermutationConfig& config, int64_t num_tokens, int64_t padding,
+                            DataType weight_type, RandomStream& random);
+
+/// The arrays of a Permutation without guards.
+struct SortedBatch {
+  std::vector<int64_t> tokens_per_expert;
+  std::vector<int64_t> expert_offsets;
+  std::vector<int64_t> row_to_assignment;
+  std::vector<int64_t> assignment_to_row;
+  std::vector<int32_t> block_experts;
+  PermutationTotals totals;
+
+  bool operator==(const SortedBatch&) const = default;
+};
+
+/// What sort() must give, by counting for each assignment how many go before it.
+SortedBatch defined_sort(const PermutationCase& batch, const PermutationSizes& sizes);
+
+class GuardedPermutation {
+ public:
+  /// Sized for `batch`; rows of assignment_to_row lie `batch.padding` further apart.
+  GuardedPermutation(const Permuter& permuter, const PermutationCase& batch);
+
+  [[nodiscard]] Permutation view();
+  [[nodiscard]] SortedBatch dense() const;
+  [[nodiscard]] bool intact() const;
+  [[nodiscard]] bool untouched() const;
+  [[nodiscard]] std::span<std::byte> workspace() { return workspace_; }
+
+ private:
+  Guarded<int64_t> tokens_per_expert_;
+  Guarded<int64_t> expert_offsets_;
+  Guarded<int64_t> row_to_assignment_;
+  Guarded<int64_t> assignment_to_row_;
+  Guarded<int32_t> block_experts_;
+  Guarded<PermutationTotals> totals_;
+  std::vector<std::byte> workspace_;
+};
+
+/// Sorts `batch` and checks the guards.
+SortedBatch sort_guarded(const PermuterVariant& variant, const PermutationCase& batch);
+
+}  // namespace switchyard::test
