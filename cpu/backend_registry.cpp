@@ -10,10 +10,14 @@ namespace switchyard {
 
 const char* name_of(Backend backend) {
   switch (backend) {
-    case Backend::kAuto: return "auto";
-    case Backend::kReference: return "reference";
-    case Backend::kCpu: return "cpu";
-    case Backend::kCuda: return "cuda";
+    case Backend::kAuto:
+      return "auto";
+    case Backend::kReference:
+      return "reference";
+    case Backend::kCpu:
+      return "cpu";
+    case Backend::kCuda:
+      return "cuda";
   }
   return "?";
 }
@@ -24,10 +28,13 @@ std::vector<Backend> available_backends() { return {Backend::kReference, Backend
 
 Backend resolve_backend(Backend wanted) {
   switch (wanted) {
-    case Backend::kReference: return Backend::kReference;
+    case Backend::kReference:
+      return Backend::kReference;
     case Backend::kAuto:
-    case Backend::kCpu: return Backend::kCpu;
-    case Backend::kCuda: break;
+    case Backend::kCpu:
+      return Backend::kCpu;
+    case Backend::kCuda:
+      break;
   }
   throw Unavailable(std::string("backend ") + name_of(wanted) + " is not part of this build");
 }
@@ -39,8 +46,7 @@ std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, 
 }
 
 std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,
-                                                        Backend wanted,
-                                                        const CpuThreads& threads) {
+                                                        Backend wanted, const CpuThreads& threads) {
   if (resolve_backend(wanted) == Backend::kReference) return reference::make_permuter(config);
   return make_cpu_permuter(config, threads);
 }

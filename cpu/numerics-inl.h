@@ -33,7 +33,8 @@ HWY_INLINE V FusedMulAdd(D d, V a, V b, V c) {
 #endif
 }
 
-// What exp() leaves to its two ways of scaling: 2^f, n as a float, and n in the low bits of `biased`.
+// What exp() leaves to its two ways of scaling: 2^f, n as a float, and n in the low bits of
+// `biased`.
 template <class V>
 struct ExpParts {
   V p;
@@ -65,8 +66,8 @@ template <class D, class V = hn::Vec<D>>
 HWY_INLINE V ExpNormal(D d, V x) {
   const hn::RebindToSigned<D> di;
   const auto parts = SplitExp(d, x);
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, parts.p),
-                                hn::ShiftLeft<23>(hn::BitCast(di, parts.biased))));
+  return hn::BitCast(
+      d, hn::Add(hn::BitCast(di, parts.p), hn::ShiftLeft<23>(hn::BitCast(di, parts.biased))));
 }
 
 // exp_or_zero(x) for x <= 0, -inf included.

@@ -1,12 +1,97 @@
 #include "cpu/routing.h"
 
-#include "cpu/reference/routing.h"
+#include <algorithm>
+#include <atomic>
+
+#include "cpu/routing_task.h"
+#include "cpu/threads.h"
+#include "switchyard/router_losses.h"
 
 namespace switchyard::cpu {
+namespace {
+
+// A thread costs microseconds to wake; this many logits take about as long to route.
+constexpr int64_t kLogitsPerTask = 1 << 16;
+constexpr int64_t kTokensPerUnit = 16;  // ranges are cut where the kernels' blocks end
+
+void add_to(int64_t* shared, const int64_t* local, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    if (local[i] != 0) {
+      std::atomic_ref<int64_t>(shared[i]).fetch_add(local[i], std::memory_order_relaxed);
+    }
+  }
+}
+
+class CpuRouter final : public Router::Implementation {
+ public:
+  CpuRouter(const RouterConfig& router_config, const CpuThreads& threads)
+      : Implementation(router_config, Backend::kCpu),
+        team_(threads),
+        kernel_(best_route_kernel()) {}
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
+
+  void route(const RoutingInputs& inputs, const RoutingResult& result, std::span<std::byte>,
+             StreamView) const override {
+    const RouteTask task{config,
+                         inputs.logits,
+                         inputs.selection_bias.data,
+                         inputs.token_mask.data,
+                         inputs.expert_mask.data,
+                         result.expert_ids,
+                         result.gate_weights};
+    std::fill_n(result.tokens_per_expert.data, result.tokens_per_expert.size, 0);
+    std::fill_n(result.loss_sums.data, result.loss_sums.size, 0);
+
+    RouteTally tally{result.tokens_per_expert.data, result.loss_sums.data, 0};
+    const int64_t num_tokens = inputs.logits.rows;
+    const int num_tasks =
+        team_.num_tasks(num_tokens, std::max<int64_t>(kLogitsPerTask / config.num_experts, 1));
+    if (num_tasks == 1) {
+      kernel_(task, 0, num_tokens, tally);
+    } else {
+      route_in_parallel(task, num_tasks, tally);
+    }
+    if (result.num_degenerate_rows != nullptr) {
+      *result.num_degenerate_rows = tally.num_degenerate_rows;
+    }
+  }
+
+ private:
+  // Integer sums, so the order in which threads finish cannot show.
+  void route_in_parallel(const RouteTask& task, int num_tasks, RouteTally& tally) const {
+    team_.run(task.logits.rows, num_tasks, kTokensPerUnit, [&](int64_t begin, int64_t end, int) {
+      int64_t counts[kMaxExperts + kMaxSharedExperts];
+      int64_t losses[router_loss_sums_size(kMaxExperts)];
+      RouteTally local;
+      if (tally.tokens_per_expert != nullptr) {
+        std::fill_n(counts, config.num_expert_ids(), 0);
+        local.tokens_per_expert = counts;
+      }
+      if (tally.loss_sums != nullptr) {
+        std::fill_n(losses, router_loss_sums_size(config.num_experts), 0);
+        local.loss_sums = losses;
+      }
+      kernel_(task, begin, end, local);
+      if (tally.tokens_per_expert != nullptr) {
+        add_to(tally.tokens_per_expert, counts, config.num_expert_ids());
+      }
+      if (tally.loss_sums != nullptr) {
+        add_to(tally.loss_sums, losses, router_loss_sums_size(config.num_experts));
+      }
+      add_to(&tally.num_degenerate_rows, &local.num_degenerate_rows, 1);
+    });
+  }
+
+  ThreadTeam team_;
+  RouteKernel kernel_;
+};
+
+}  // namespace
 
 std::unique_ptr<Router::Implementation> make_cpu_router(const RouterConfig& config,
-                                                        const CpuThreads&) {
-  return reference::make_router(config);
+                                                        const CpuThreads& threads) {
+  return std::make_unique<CpuRouter>(config, threads);
 }
 
 }  // namespace switchyard::cpu

@@ -21,7 +21,8 @@ int available_threads(const Executor* executor) {
 }  // namespace
 
 ThreadTeam::ThreadTeam(const CpuThreads& threads) : executor_(threads.executor) {
-  if (threads.num_threads < 0) refuse("num_threads is ", threads.num_threads, ", must be 0 or more");
+  if (threads.num_threads < 0)
+    refuse("num_threads is ", threads.num_threads, ", must be 0 or more");
   const int available = available_threads(executor_);
 #ifdef SWITCHYARD_OPENMP
   // OpenMP starts as many threads as it is asked for, so an explicit number is taken at its word.

@@ -11,10 +11,13 @@ namespace {
 
 float apply(ScoreFunction function, float logit) {
   switch (function) {
-    case ScoreFunction::kSigmoid: return numerics::sigmoid(logit);
-    case ScoreFunction::kSqrtSoftplus: return numerics::sqrt_softplus(logit);
+    case ScoreFunction::kSigmoid:
+      return numerics::sigmoid(logit);
+    case ScoreFunction::kSqrtSoftplus:
+      return numerics::sqrt_softplus(logit);
     case ScoreFunction::kSoftmax:
-    case ScoreFunction::kIdentity: break;
+    case ScoreFunction::kIdentity:
+      break;
   }
   return logit + 0.0f;  // -0 becomes +0
 }
@@ -39,9 +42,12 @@ float folded_sum(std::vector<float> terms) {
 
 float logit_at(const ConstTensorView& logits, int64_t token, int32_t expert) {
   switch (logits.dtype) {
-    case DataType::kFloat32: return logits.as<float>().row(token)[expert];
-    case DataType::kFloat16: return widen(logits.as<Float16>().row(token)[expert]);
-    case DataType::kBFloat16: return widen(logits.as<BFloat16>().row(token)[expert]);
+    case DataType::kFloat32:
+      return logits.as<float>().row(token)[expert];
+    case DataType::kFloat16:
+      return widen(logits.as<Float16>().row(token)[expert]);
+    case DataType::kBFloat16:
+      return widen(logits.as<BFloat16>().row(token)[expert]);
   }
   return 0.0f;
 }
@@ -78,8 +84,8 @@ RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int
   std::vector<float> scores(num_experts, 0.0f);
   for (const int32_t expert : row.finite) {
     const auto e = static_cast<size_t>(expert);
-    row.score[e] = softmax ? exponentials[e] / row.denominator
-                           : apply(config.score_function, row.logit[e]);
+    row.score[e] =
+        softmax ? exponentials[e] / row.denominator : apply(config.score_function, row.logit[e]);
     scores[e] = row.score[e];
     row.selection[e] = on_logits ? row.logit[e] : row.score[e];
     if (!inputs.selection_bias.empty()) row.selection[e] += inputs.selection_bias[expert];

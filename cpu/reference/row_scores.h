@@ -11,14 +11,14 @@ namespace switchyard::cpu::reference {
 /// Everything about one row that does not depend on which experts are chosen. Vectors named by
 /// expert have num_experts elements; entries of experts that are not `finite` mean nothing.
 struct RowScores {
-  std::vector<int32_t> finite;     ///< enabled experts with a finite logit, ascending
-  std::vector<int32_t> ranked;     ///< those whose selection score is finite too
+  std::vector<int32_t> finite;  ///< enabled experts with a finite logit, ascending
+  std::vector<int32_t> ranked;  ///< those whose selection score is finite too
   std::vector<float> logit;
   std::vector<float> score;        ///< without bias; softmax: the probability
   std::vector<float> selection;    ///< what the choice is made by
   std::vector<float> probability;  ///< of the losses
   float max_logit = 0.0f;
-  float denominator = 0.0f;        ///< sum of e^(x - max_logit) over `finite`
+  float denominator = 0.0f;  ///< sum of e^(x - max_logit) over `finite`
   float log_sum_exp = 0.0f;
 };
 

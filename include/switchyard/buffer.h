@@ -48,14 +48,16 @@ class Buffer {
 
  private:
   struct Release {
-    void operator()(T* pointer) const { ::operator delete[](pointer, std::align_val_t{kAlignment}); }
+    void operator()(T* pointer) const {
+      ::operator delete[](pointer, std::align_val_t{kAlignment});
+    }
   };
 
   static std::unique_ptr<T[], Release> allocate(int64_t size) {
     if (size < 0) throw std::bad_array_new_length();
     // Value-initialised, so that no run ever depends on what the memory held before.
-    return std::unique_ptr<T[], Release>(
-        new (std::align_val_t{kAlignment}) T[static_cast<std::size_t>(size)]());
+    return std::unique_ptr<T[], Release>(new (std::align_val_t{kAlignment})
+                                             T[static_cast<std::size_t>(size)]());
   }
 
   std::unique_ptr<T[], Release> data_;

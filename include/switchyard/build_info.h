@@ -21,16 +21,16 @@ struct GpuInfo {
 };
 
 struct BuildInfo {
-  std::string version;                  ///< "0.1.0"
-  std::string compiler;                 ///< name and version
-  bool openmp = false;                  ///< the CPU backend has its own threads
-  std::string cuda;                     ///< toolkit version, empty without CUDA
-  std::string nccl;                     ///< header version, empty without NCCL
-  std::string mpi;                      ///< standard version, empty without MPI
-  std::vector<std::string> backends;    ///< names accepted by this build and machine
-  std::vector<std::string> cpu_targets; ///< instruction sets compiled in and usable, best first
+  std::string version;                   ///< "0.1.0"
+  std::string compiler;                  ///< name and version
+  bool openmp = false;                   ///< the CPU backend has its own threads
+  std::string cuda;                      ///< toolkit version, empty without CUDA
+  std::string nccl;                      ///< header version, empty without NCCL
+  std::string mpi;                       ///< standard version, empty without MPI
+  std::vector<std::string> backends;     ///< names accepted by this build and machine
+  std::vector<std::string> cpu_targets;  ///< instruction sets compiled in and usable, best first
   std::vector<GpuInfo> gpus;
-  std::string gpu_note;                 ///< why `gpus` is empty, where it is
+  std::string gpu_note;  ///< why `gpus` is empty, where it is
 };
 
 BuildInfo build_info();

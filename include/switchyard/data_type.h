@@ -27,9 +27,12 @@ constexpr int64_t size_of(DataType type) { return type == DataType::kFloat32 ? 4
 /// "F32", "F16" or "BF16", the names that safetensors uses.
 constexpr const char* name_of(DataType type) {
   switch (type) {
-    case DataType::kFloat32: return "F32";
-    case DataType::kFloat16: return "F16";
-    case DataType::kBFloat16: return "BF16";
+    case DataType::kFloat32:
+      return "F32";
+    case DataType::kFloat16:
+      return "F16";
+    case DataType::kBFloat16:
+      return "BF16";
   }
   return "?";
 }

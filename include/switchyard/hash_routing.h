@@ -22,14 +22,15 @@ void fill_hash_table(int32_t num_experts, uint64_t seed, MatrixView<int32_t> tab
 ///
 /// With logits, weights are those of Router for these experts: `config`'s score function,
 /// renormalisation and scale; a non-finite logit weighs 0. Without, every weight is 1 / top_k
-/// (renormalised) or 1, times the scale. Groups are ignored. A token id of -1 marks padding: ids -1,
-/// weights 0.
+/// (renormalised) or 1, times the scale. Groups are ignored. A token id of -1 marks padding: ids
+/// -1, weights 0.
 ///
 /// @param token_ids  [num_tokens], each -1 or in [0, table.rows).
 /// @param table      [vocabulary_size, top_k] of ids in [0, num_experts).
 /// @param logits     [num_tokens, num_experts] or empty.
 /// @param result     as for Router; loss_sums must be empty.
-/// @throws InvalidArgument  when a shape disagrees, or an id is out of range (host backends); nothing
+/// @throws InvalidArgument  when a shape disagrees, or an id is out of range (host backends);
+/// nothing
 ///                          is written then.
 /// Never allocates.
 void route_by_hash(const RouterConfig& config, VectorView<const int32_t> token_ids,

@@ -16,9 +16,9 @@ namespace switchyard::numerics {
 
 /// exp(x) = 2^n * 2^f with n = round(x * log2(e)) and f = x * log2(e) - n in [-0.5, 0.5].
 struct ExpConstants {
-  static constexpr float kLog2E = 0x1.715476p+0f;     ///< log2(e) rounded to float32
-  static constexpr float kLog2ERest = 0x1.4ae0cp-26f; ///< log2(e) - kLog2E
-  static constexpr float kRoundingBias = 0x1.8p+23f;  ///< adding it rounds to an integer
+  static constexpr float kLog2E = 0x1.715476p+0f;      ///< log2(e) rounded to float32
+  static constexpr float kLog2ERest = 0x1.4ae0cp-26f;  ///< log2(e) - kLog2E
+  static constexpr float kRoundingBias = 0x1.8p+23f;   ///< adding it rounds to an integer
   /// 2^f, constant term first; relative error below 2e-8 on [-0.5, 0.5].
   static constexpr float kPoly[7] = {1.0f,
                                      0.6931471824645996f,
@@ -27,9 +27,9 @@ struct ExpConstants {
                                      0.009618489071726799f,
                                      0.0013399930903688073f,
                                      0.0001534581242594868f};
-  static constexpr float kLowest = -110.0f;  ///< exp is 0 below; keeps n in range
+  static constexpr float kLowest = -110.0f;       ///< exp is 0 below; keeps n in range
   static constexpr float kLowestNormal = -87.3f;  ///< above, 2^n * 2^f is a normal float32
-  static constexpr float kHighest = 88.7f;  ///< exp saturates here, finite
+  static constexpr float kHighest = 88.7f;        ///< exp saturates here, finite
 };
 
 /// log1p(t) = 2 atanh(z), z = t / (2 + t); atanh(z) / z in powers of z^2, z^2 <= 1/9.

@@ -68,16 +68,16 @@ struct PermutationSizes {
 
 /// Counts of one batch; all concern local experts.
 struct PermutationTotals {
-  int64_t num_rows = 0;             ///< rows in use, alignment padding included
-  int64_t kept_assignments = 0;     ///< rows that hold an assignment
-  int64_t dropped_assignments = 0;  ///< local assignments beyond an expert's capacity
+  int64_t num_rows = 0;              ///< rows in use, alignment padding included
+  int64_t kept_assignments = 0;      ///< rows that hold an assignment
+  int64_t dropped_assignments = 0;   ///< local assignments beyond an expert's capacity
   int64_t fully_dropped_tokens = 0;  ///< tokens with local assignments, all of them dropped
 
   bool operator==(const PermutationTotals&) const = default;
 };
 
-/// Views of caller-owned memory in the backend's space; written whole. Experts are local: index 0 is
-/// first_local_expert. An assignment is token * top_k + slot.
+/// Views of caller-owned memory in the backend's space; written whole. Experts are local: index 0
+/// is first_local_expert. An assignment is token * top_k + slot.
 struct Permutation {
   VectorView<int64_t> tokens_per_expert;  ///< [num_local] assignments kept
   VectorView<int64_t> expert_offsets;     ///< [num_local + 1] first row of each expert, aligned

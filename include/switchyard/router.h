@@ -37,18 +37,20 @@ struct RouterConfig {
   int32_t num_experts = 0;  ///< routed experts, 1 to 2048
   int32_t top_k = 0;        ///< experts a token, 1 to min(64, num_experts)
   ScoreFunction score_function = ScoreFunction::kSoftmax;
-  bool renormalize = true;              ///< divide by the sum of the chosen weights
-  float routed_scaling_factor = 1.0f;   ///< multiplies every routed weight; finite and above 0
+  bool renormalize = true;             ///< divide by the sum of the chosen weights
+  float routed_scaling_factor = 1.0f;  ///< multiplies every routed weight; finite and above 0
   int32_t num_groups = 1;  ///< group g holds experts [g * E / G, (g + 1) * E / G); divides E
   int32_t top_groups = 1;  ///< groups kept for each token; they hold at least top_k experts
   GroupScore group_score = GroupScore::kMax;
-  int32_t num_shared_experts = 0;  ///< appended to every token as ids E, E + 1, …; 0 to 64
+  int32_t num_shared_experts = 0;     ///< appended to every token as ids E, E + 1, …; 0 to 64
   float shared_expert_weight = 1.0f;  ///< their weight, finite; not scaled, not renormalised
 
   /// Columns of the result: top_k + num_shared_experts.
   [[nodiscard]] constexpr int32_t num_slots() const { return top_k + num_shared_experts; }
   /// Ids in the result are below this: num_experts + num_shared_experts.
-  [[nodiscard]] constexpr int32_t num_expert_ids() const { return num_experts + num_shared_experts; }
+  [[nodiscard]] constexpr int32_t num_expert_ids() const {
+    return num_experts + num_shared_experts;
+  }
   bool operator==(const RouterConfig&) const = default;
 };
 
@@ -66,12 +68,13 @@ struct RoutingInputs {
 
 /// Caller-owned memory in the backend's space, written whole. What is left empty is not computed.
 struct RoutingResult {
-  MatrixView<int32_t> expert_ids;  ///< [num_tokens, num_slots], best first, then shared; -1: padding
-  TensorView gate_weights;         ///< [num_tokens, num_slots], float32 or bfloat16
+  MatrixView<int32_t>
+      expert_ids;           ///< [num_tokens, num_slots], best first, then shared; -1: padding
+  TensorView gate_weights;  ///< [num_tokens, num_slots], float32 or bfloat16
   VectorView<int64_t> tokens_per_expert{};  ///< [num_expert_ids] or empty
   int64_t* num_degenerate_rows = nullptr;   ///< unmasked rows without a finite enabled logit
-  VectorView<int64_t> loss_sums{};  ///< [router_loss_sums_size(num_experts)] or empty; see
-                                    ///< router_losses.h
+  VectorView<int64_t> loss_sums{};          ///< [router_loss_sums_size(num_experts)] or empty; see
+                                            ///< router_losses.h
 };
 
 enum class Backend : uint8_t {
@@ -103,7 +106,8 @@ const char* name_of(Backend backend);
 /// from the next power of two down. `expert_ids` and `gate_weights` are the same bits on every
 /// backend, instruction set, thread count, stride and position in the batch.
 ///
-/// Sources: Shazeer et al. 2017 (arXiv 1701.06538); groups and bias: DeepSeek-V3 (arXiv 2412.19437).
+/// Sources: Shazeer et al. 2017 (arXiv 1701.06538); groups and bias: DeepSeek-V3 (arXiv
+/// 2412.19437).
 class Router {
  public:
   /// @throws InvalidArgument  when `config` is refused by validate().

@@ -27,10 +27,10 @@ constexpr int64_t router_loss_sums_size(int32_t num_experts) { return int64_t{nu
 
 /// Where the sums live inside loss_sums.
 struct RouterLossLayout {
-  static constexpr int64_t kTokens = 0;        ///< tokens counted
-  static constexpr int64_t kZWhole = 1;        ///< sum of floor(logsumexp^2)
-  static constexpr int64_t kZFraction = 2;     ///< sum of the fractions, in units of 2^-31
-  static constexpr int64_t kProbability = 3;   ///< E sums of probabilities, in units of 2^-30
+  static constexpr int64_t kTokens = 0;       ///< tokens counted
+  static constexpr int64_t kZWhole = 1;       ///< sum of floor(logsumexp^2)
+  static constexpr int64_t kZFraction = 2;    ///< sum of the fractions, in units of 2^-31
+  static constexpr int64_t kProbability = 3;  ///< E sums of probabilities, in units of 2^-30
   static constexpr double kFractionUnit = 0x1p-31;
   static constexpr double kProbabilityUnit = 0x1p-30;
   static constexpr double kMaxLogSumExp = 32768.0;  ///< |logsumexp| saturates here

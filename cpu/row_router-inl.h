@@ -1,0 +1,245 @@
+// Routes one row under any configuration: for small batches, and for rows that a block of rows
+// leaves over.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_ROW_ROUTER_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_ROW_ROUTER_INL_H_
+#undef SWITCHYARD_CPU_ROW_ROUTER_INL_H_
+#else
+#define SWITCHYARD_CPU_ROW_ROUTER_INL_H_
+#endif
+
+#include <bit>
+#include <cmath>
+
+#include "cpu/row_groups-inl.h"
+#include "cpu/row_inputs-inl.h"
+#include "cpu/row_selection-inl.h"
+#include "hwy/highway.h"
+#include "switchyard/router_losses.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+HWY_INLINE void StoreWeight(const RouteTask& task, int64_t token, int64_t slot, float weight) {
+  if (task.gate_weights.dtype == DataType::kFloat32) {
+    task.gate_weights.as<float>().row(token)[slot] = weight;
+  } else {
+    task.gate_weights.as<BFloat16>().row(token)[slot] = to_bfloat16(weight);
+  }
+}
+
+// Completes `chosen` to top_k with the lowest ids not in it, enabled experts before masked ones.
+HWY_NOINLINE void FillUp(const RouteTask& task, size_t count, int32_t* HWY_RESTRICT chosen) {
+  const auto top_k = static_cast<size_t>(task.config.top_k);
+  const auto num_experts = static_cast<size_t>(task.config.num_experts);
+  uint64_t taken[kMaxExperts / 64] = {};
+  const auto take = [&](size_t expert) { taken[expert / 64] |= uint64_t{1} << (expert % 64); };
+  for (size_t i = 0; i < count; ++i) take(static_cast<size_t>(chosen[i]));
+  for (const bool masked : {false, true}) {
+    for (size_t expert = 0; expert < num_experts && count < top_k; ++expert) {
+      const bool is_masked = task.expert_mask != nullptr && task.expert_mask[expert] == 0;
+      const bool is_taken = (taken[expert / 64] >> (expert % 64) & 1) != 0;
+      if (is_masked != masked || is_taken) continue;
+      take(expert);
+      chosen[count++] = static_cast<int32_t>(expert);
+    }
+  }
+}
+
+// Divides terms[0, count) by their total, or by `denominator` where that is not zero, scales them
+// and zeroes the rest up to `padded`. A total of zero or infinity leaves zeros.
+HWY_INLINE void NormalizeTerms(const RouterConfig& config, float denominator, size_t count,
+                               float* HWY_RESTRICT terms) {
+  const FloatTag d;
+  float total = denominator;
+  if (config.renormalize) {
+    HWY_ALIGN float folded[kMaxTopK];
+    const size_t leaves = std::bit_ceil(count);
+    for (size_t i = 0; i < count; ++i) folded[i] = terms[i];
+    for (size_t i = count; i < leaves; ++i) folded[i] = 0.0f;
+    total = FoldedSum(folded, leaves);
+  }
+  if (total == 0.0f || !std::isfinite(total)) {
+    for (size_t i = 0; i < count; ++i) terms[i] = 0.0f;
+    return;
+  }
+  const FloatVec divisor = hn::Set(d, total);
+  const FloatVec scale = hn::Set(d, config.routed_scaling_factor);
+  for (size_t i = 0; i < count; i += kLanes) {
+    hn::Store(hn::Mul(hn::Div(hn::Load(d, terms + i), divisor), scale), d, terms + i);
+  }
+}
+
+// What a row's losses and weights need besides its clean logits.
+struct RowSums {
+  float max = 0.0f;
+  float denominator = 0.0f;  // 0: not computed yet
+};
+
+HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, RowSums& sums) {
+  if (sums.denominator == 0.0f) {
+    const auto num_experts = static_cast<size_t>(config.num_experts);
+    sums.denominator = FoldLanes(ExpSumLanes(logits, num_experts, sums.max));
+  }
+  return sums.denominator;
+}
+
+// Scores of a clean row (softmax: probabilities); -inf where the logit is.
+HWY_INLINE void ScoreRow(const RouterConfig& config, const float* HWY_RESTRICT logits,
+                         RowSums& sums, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
+  const bool softmax = config.score_function == ScoreFunction::kSoftmax;
+  const FloatVec max = hn::Set(d, sums.max);
+  const FloatVec divisor = hn::Set(d, softmax ? Denominator(config, logits, sums) : 1.0f);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    const FloatVec logit = hn::Load(d, logits + i);
+    const FloatVec score = softmax ? hn::Div(ExpOrZero(d, hn::Sub(logit, max)), divisor)
+                                   : Score<false>(config.score_function, logit);
+    hn::Store(hn::IfThenElse(hn::Eq(logit, lowest), lowest, score), d, scores + i);
+  }
+}
+
+// The scores that decide the choice: scores plus bias, -inf where that is not finite.
+HWY_INLINE void AddBias(const float* HWY_RESTRICT scores, const float* HWY_RESTRICT bias,
+                        size_t num_experts, float* HWY_RESTRICT selection) {
+  const size_t padded = PaddedSize(num_experts);
+  for (size_t i = 0; i < num_experts; ++i) selection[i] = scores[i] + bias[i];
+  for (size_t i = num_experts; i < padded; ++i) selection[i] = kMinusInfinity;
+  CleanRow(selection, padded);
+}
+
+// Adds one row to the loss sums. `scores` as from ScoreRow().
+HWY_NOINLINE void AddRowLosses(const RouterConfig& config, const float* HWY_RESTRICT logits,
+                               const float* HWY_RESTRICT scores, RowSums& sums,
+                               int64_t* HWY_RESTRICT loss_sums) {
+  using Layout = RouterLossLayout;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  ++loss_sums[Layout::kTokens];
+  const float log_sum_exp = sums.max + numerics::log(Denominator(config, logits, sums));
+  const double bounded =
+      HWY_MIN(HWY_MAX(double{log_sum_exp}, -Layout::kMaxLogSumExp), Layout::kMaxLogSumExp);
+  const double squared = bounded * bounded;
+  const double whole = std::floor(squared);
+  loss_sums[Layout::kZWhole] += static_cast<int64_t>(whole);
+  loss_sums[Layout::kZFraction] += static_cast<int64_t>((squared - whole) / Layout::kFractionUnit);
+
+  float total = 1.0f;
+  if (config.score_function != ScoreFunction::kSoftmax) {
+    HWY_ALIGN float terms[kMaxExperts];
+    const size_t leaves = std::bit_ceil(num_experts);
+    for (size_t i = 0; i < leaves; ++i) {
+      terms[i] = i < num_experts && scores[i] != kMinusInfinity ? scores[i] : 0.0f;
+    }
+    total = FoldedSum(terms, leaves);
+  }
+  if (total == 0.0f || !std::isfinite(total)) return;
+  constexpr auto kUnits = static_cast<float>(1.0 / Layout::kProbabilityUnit);
+  for (size_t i = 0; i < num_experts; ++i) {
+    if (scores[i] == kMinusInfinity) continue;
+    const float probability = HWY_MIN(HWY_MAX(scores[i] / total, 0.0f), 1.0f);
+    loss_sums[Layout::kProbability + static_cast<int64_t>(i)] +=
+        static_cast<int64_t>(std::nearbyint(probability * kUnits));
+  }
+}
+
+// Weights of chosen[0, count), in terms; arrays are padded to whole vectors.
+HWY_INLINE void WeighChosen(const RouterConfig& config, const float* HWY_RESTRICT logits,
+                            const float* HWY_RESTRICT scores, const int32_t* HWY_RESTRICT chosen,
+                            size_t count, RowSums& sums, float* HWY_RESTRICT terms) {
+  const FloatTag d;
+  if (config.score_function != ScoreFunction::kSoftmax) {
+    for (size_t i = 0; i < count; ++i) terms[i] = scores[chosen[i]];
+    return NormalizeTerms(config, 1.0f, count, terms);
+  }
+  float reference = sums.max;
+  if (config.renormalize) reference = kMinusInfinity;
+  for (size_t i = 0; i < count; ++i) {
+    terms[i] = logits[chosen[i]];
+    if (config.renormalize) reference = HWY_MAX(reference, terms[i]);
+  }
+  for (size_t i = 0; i < count; i += kLanes) {
+    hn::Store(Exp(d, hn::Sub(hn::Load(d, terms + i), hn::Set(d, reference))), d, terms + i);
+  }
+  NormalizeTerms(config, config.renormalize ? 0.0f : Denominator(config, logits, sums), count,
+                 terms);
+}
+
+HWY_NOINLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
+  const RouterConfig& config = task.config;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  const auto top_k = static_cast<size_t>(config.top_k);
+  const size_t padded = PaddedSize(num_experts);
+  int32_t* const ids = task.expert_ids.row(token);
+
+  HWY_ALIGN float logits[kMaxExperts];
+  WidenRow(task, token, logits);
+  RowSums sums;
+  sums.max = CleanRow(logits, padded);
+  if (sums.max == kMinusInfinity) {
+    ++tally.num_degenerate_rows;
+    FillUp(task, 0, ids);
+    for (size_t i = 0; i < top_k; ++i) StoreWeight(task, token, static_cast<int64_t>(i), 0.0f);
+    return;
+  }
+
+  HWY_ALIGN float scores[kMaxExperts];
+  HWY_ALIGN float selection[kMaxExperts];
+  const float* chosen_by = logits;
+  const bool on_logits = selects_on_logits(task);
+  if (!on_logits || tally.loss_sums != nullptr) ScoreRow(config, logits, sums, scores);
+  if (!on_logits) chosen_by = scores;
+  if (task.bias != nullptr) {
+    AddBias(scores, task.bias, num_experts, selection);
+    chosen_by = selection;
+  }
+  if (config.num_groups != config.top_groups) {
+    if (chosen_by != selection) std::memcpy(selection, chosen_by, padded * sizeof(float));
+    LimitToBestGroups(config, selection);
+    chosen_by = selection;
+  }
+
+  HWY_ALIGN int32_t chosen[kMaxTopK];
+  HWY_ALIGN float terms[kMaxTopK + kLanes];
+  const size_t count = SelectRow(chosen_by, padded, top_k, chosen);
+  if (count > 0) WeighChosen(config, logits, scores, chosen, count, sums, terms);
+  if (count < top_k) FillUp(task, count, chosen);
+  for (size_t i = 0; i < top_k; ++i) {
+    ids[i] = chosen[i];
+    StoreWeight(task, token, static_cast<int64_t>(i), i < count ? terms[i] : 0.0f);
+  }
+  if (tally.loss_sums != nullptr) AddRowLosses(config, logits, scores, sums, tally.loss_sums);
+}
+
+// The slots after the routed ones, and the counts, of tokens [begin, end). Padding becomes -1.
+HWY_INLINE void FinishTokens(const RouteTask& task, int64_t begin, int64_t end, RouteTally& tally) {
+  const RouterConfig& config = task.config;
+  const bool count = tally.tokens_per_expert != nullptr;
+  if (task.token_mask == nullptr && config.num_shared_experts == 0 && !count) return;
+  for (int64_t token = begin; token < end; ++token) {
+    int32_t* const ids = task.expert_ids.row(token);
+    if (task.token_mask != nullptr && task.token_mask[token] == 0) {
+      for (int32_t slot = 0; slot < config.num_slots(); ++slot) {
+        ids[slot] = -1;
+        StoreWeight(task, token, slot, 0.0f);
+      }
+      continue;
+    }
+    for (int32_t i = 0; i < config.num_shared_experts; ++i) {
+      ids[config.top_k + i] = config.num_experts + i;
+      StoreWeight(task, token, config.top_k + i, config.shared_expert_weight);
+    }
+    if (!count) continue;
+    for (int32_t slot = 0; slot < config.num_slots(); ++slot) {
+      ++tally.tokens_per_expert[ids[slot]];
+    }
+  }
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
