@@ -202,7 +202,7 @@ TEST(TensorFile, OpenNamesThePathAndTheReason) {
 
 TEST(TensorFile, OpenAlignsDataBehindAHeaderOfAnyLength) {
   const TemporaryDirectory directory;
-  for (int padding = 0; padding < 8; ++padding) {
+  for (std::size_t padding = 0; padding < 8; ++padding) {
     const auto path = directory.write(
         "file", tensor_file("{" + entry("a", "I64", "[1]", 0, 8) + "}" + std::string(padding, ' '),
                             bytes_of(std::vector<int64_t>{42})));
