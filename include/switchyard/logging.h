@@ -12,7 +12,8 @@ enum class LogLevel : uint8_t { kTrace, kDebug, kInfo, kWarning, kError, kOff };
 using LogSink = std::function<void(LogLevel level, std::string_view message)>;
 
 /// Replaces the sink; an empty one restores the default, spdlog's logger "switchyard" on stderr.
-/// Lines may come from any thread, one at a time. Nothing on a hot path logs.
+/// Lines may come from any thread, one at a time. A sink must neither throw nor call the library.
+/// Nothing on a hot path logs.
 void set_log_sink(LogSink sink);
 
 /// Lines below `level` are discarded before they are made. Default: kWarning.

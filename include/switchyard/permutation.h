@@ -68,9 +68,9 @@ struct PermutationSizes {
 
 /// Counts of one batch; all concern local experts.
 struct PermutationTotals {
-  int64_t num_rows = 0;             ///< rows in use, alignment padding included
-  int64_t kept_assignments = 0;     ///< rows that hold an assignment
-  int64_t dropped_assignments = 0;  ///< local assignments beyond an expert's capacity
+  int64_t num_rows = 0;              ///< rows in use, alignment padding included
+  int64_t kept_assignments = 0;      ///< rows that hold an assignment
+  int64_t dropped_assignments = 0;   ///< local assignments beyond an expert's capacity
   int64_t fully_dropped_tokens = 0;  ///< tokens with local assignments, all of them dropped
 
   bool operator==(const PermutationTotals&) const = default;

@@ -1,0 +1,14 @@
+// The subcommands. Each adds itself to the program; its callback does the work and throws an Error.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace switchyard::tools {
+
+void add_run_command(CLI::App& program);
+void add_route_command(CLI::App& program);
+void add_info_command(CLI::App& program);
+/// plan, place, offload and simulate: known names that refuse.
+void add_unavailable_commands(CLI::App& program);
+
+}  // namespace switchyard::tools
