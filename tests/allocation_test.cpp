@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "switchyard/expert_choice.h"
+#include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
 #include "tests/cpu_variants.h"
 #include "tests/routing_conformance.h"
@@ -96,6 +98,58 @@ TEST_P(RoutingAllocation, Contract7_RoutingNeverAllocates) {
             << variant.name << ' ' << describe(c);
       }
     }
+  }
+}
+
+TEST(Allocation, Contract7_ExpertChoiceNeverAllocates) {
+  const int64_t num_tokens = 500;
+  const Logits logits(Distribution::kMixedSpecial, DataType::kBFloat16, num_tokens, 40, 40, 1);
+  for (const auto score :
+       {ExpertChoiceScore::kSoftmaxOverExperts, ExpertChoiceScore::kSoftmaxOverTokens}) {
+    ExpertChoiceConfig config;
+    config.num_experts = 40;
+    config.fixed_capacity = 30;
+    config.score = score;
+    std::vector<int32_t> ids(40 * 30);
+    std::vector<float> weights(ids.size());
+    for (const CpuVariant& variant : cpu_variants()) {
+      const ScopedCpuTarget target(variant.target);
+      std::vector<std::byte> workspace(static_cast<size_t>(
+          expert_choice_workspace_bytes(config, num_tokens, Backend::kCpu, variant.threads)));
+      EXPECT_EQ(allocations_of([&] {
+                  route_expert_choice(config, logits.view(), {}, {ids.data(), 40, 30},
+                                      {weights.data(), 40, 30}, workspace, Backend::kCpu,
+                                      variant.threads);
+                }),
+                0)
+          << variant.name;
+    }
+  }
+}
+
+TEST_P(RoutingAllocation, Contract7_HashRoutingNeverAllocates) {
+  const int64_t num_tokens = 2000;
+  const RouterConfig config{
+      .num_experts = 40, .top_k = 6, .score_function = GetParam(), .renormalize = false};
+  const Logits logits(Distribution::kMixedSpecial, DataType::kFloat32, num_tokens, 40, 40, 1);
+  std::vector<int32_t> table(100 * 6);
+  fill_hash_table(40, 1, {table.data(), 100, 6});
+  const std::vector<int32_t> token_ids(static_cast<size_t>(num_tokens), 7);
+  std::vector<int32_t> ids(static_cast<size_t>(num_tokens) * 6);
+  std::vector<float> weights(ids.size());
+  std::vector<int64_t> counts(40);
+  RoutingResult result;
+  result.expert_ids = {ids.data(), num_tokens, 6};
+  result.gate_weights = MatrixView<float>(weights.data(), num_tokens, 6);
+  result.tokens_per_expert = {counts.data(), 40};
+  for (const CpuVariant& variant : cpu_variants()) {
+    const ScopedCpuTarget target(variant.target);
+    EXPECT_EQ(allocations_of([&] {
+                route_by_hash(config, {token_ids.data(), num_tokens}, {table.data(), 100, 6},
+                              logits.view(), result, Backend::kCpu, variant.threads);
+              }),
+              0)
+        << variant.name;
   }
 }
 
