@@ -26,8 +26,10 @@ void validate(const RouterConfig& config) {
   if (config.top_k > config.num_experts) {
     refuse("top_k is ", config.top_k, ", must not exceed num_experts, ", config.num_experts);
   }
-  if (config.score_function > ScoreFunction::kIdentity) refuse("score_function is not one");
-  if (config.group_score > GroupScore::kTopKSum) refuse("group_score is not one");
+  in_range("score_function", static_cast<int32_t>(config.score_function), 0,
+           static_cast<int32_t>(ScoreFunction::kIdentity));
+  in_range("group_score", static_cast<int32_t>(config.group_score), 0,
+           static_cast<int32_t>(GroupScore::kTopKSum));
   if (!std::isfinite(config.routed_scaling_factor) || config.routed_scaling_factor <= 0.0f) {
     refuse("routed_scaling_factor is ", config.routed_scaling_factor,
            ", must be finite and above 0");
@@ -57,7 +59,10 @@ namespace {
 void check_call(const RouterConfig& config, const RoutingInputs& inputs,
                 const RoutingResult& result) {
   const int64_t num_tokens = inputs.logits.rows;
-  if (inputs.logits.dtype > DataType::kBFloat16) refuse("logits have an unknown element type");
+  if (inputs.logits.dtype > DataType::kBFloat16) {
+    refuse("logits have element type ", static_cast<int>(inputs.logits.dtype),
+           ", must be F32, F16 or BF16");
+  }
   check_matrix("logits", inputs.logits, num_tokens, config.num_experts);
   check_optional_vector("selection_bias", inputs.selection_bias, config.num_experts);
   check_optional_vector("expert_mask", inputs.expert_mask, config.num_experts);

@@ -9,9 +9,8 @@ namespace switchyard::cpu {
 /// `view` is any matrix view. Its memory is looked at only where it has elements.
 template <typename View>
 void check_matrix(const char* name, const View& view, int64_t rows, int64_t cols) {
-  if (view.rows != rows || view.rows < 0) {
-    refuse(name, " has ", view.rows, " rows, must have ", rows);
-  }
+  if (view.rows < 0) refuse(name, " has ", view.rows, " rows, must have 0 or more");
+  if (view.rows != rows) refuse(name, " has ", view.rows, " rows, must have ", rows);
   if (view.cols != cols) refuse(name, " has ", view.cols, " columns, must have ", cols);
   if (view.row_stride < view.cols) {
     refuse(name, " has row_stride ", view.row_stride, ", must be at least its ", view.cols,

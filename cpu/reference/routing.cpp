@@ -76,7 +76,10 @@ class ReferenceRouter final : public Router::Implementation {
       for (const int32_t expert : best_of(members, row.selection, summed)) {
         best.push_back(row.selection[static_cast<size_t>(expert)]);
       }
-      scores[static_cast<size_t>(group)] = std::clamp(folded_sum(best), -FLT_MAX, FLT_MAX);
+      const float sum = std::min(folded_sum(best), FLT_MAX);
+      // Not std::max: opposed infinities within the tree make a NaN, which has no place in an
+      // order.
+      scores[static_cast<size_t>(group)] = sum > -FLT_MAX ? sum : -FLT_MAX;
     }
     for (const int32_t group : best_of(groups, scores, config.top_groups)) {
       keep[static_cast<size_t>(group)] = true;

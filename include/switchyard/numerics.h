@@ -52,7 +52,7 @@ SWITCHYARD_HOST_DEVICE inline float fused_multiply_add(float a, float b, float c
 #endif
 }
 
-/// e^x for finite x, within 1 ulp of the true value; 0 below -110, e^88.7 above 88.7.
+/// e^x for finite x, within 1.2 ulp of the true value; 0 below -110, e^88.7 above 88.7.
 SWITCHYARD_HOST_DEVICE inline float exp(float x) {
   using C = ExpConstants;
   x = x < C::kHighest ? x : C::kHighest;
@@ -82,7 +82,7 @@ SWITCHYARD_HOST_DEVICE inline float sigmoid(float x) {
   return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
-/// log(1 + t) for t in [0, 1], within 2 ulp.
+/// log(1 + t) for t in [0, 1], within 3 ulp.
 SWITCHYARD_HOST_DEVICE inline float log1p(float t) {
   const float z = t / (2.0f + t);
   const float z2 = z * z;
@@ -100,7 +100,8 @@ SWITCHYARD_HOST_DEVICE inline float log(float x) {
   return fused_multiply_add(n, Log1pConstants::kLn2, tail);
 }
 
-/// sqrt(log(1 + e^x)) for finite x, within 4 ulp.
+/// sqrt(log(1 + e^x)) for finite x, within 4 ulp from kLowestNormal up; below, where e^x has lost
+/// bits, within 2^-74 of the true value.
 SWITCHYARD_HOST_DEVICE inline float sqrt_softplus(float x) {
   const float tail = log1p(exp(x < 0.0f ? x : -x));
   return std::sqrt((x > 0.0f ? x : 0.0f) + tail);

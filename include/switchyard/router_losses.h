@@ -41,7 +41,9 @@ struct RouterLossLayout {
 /// @param loss_sums          [router_loss_sums_size(E)], host memory.
 /// @param tokens_per_expert  [E or more], host memory, the counts of the same batches; the first E
 ///                           are used.
-/// @throws InvalidArgument  when the sizes disagree.
+/// All losses are 0 when no token was counted.
+///
+/// @throws InvalidArgument  when the sizes disagree, naming both.
 RouterLosses finalize_router_losses(VectorView<const int64_t> loss_sums,
                                     VectorView<const int64_t> tokens_per_expert);
 

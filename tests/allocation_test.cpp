@@ -1,0 +1,164 @@
+// The hot path does not allocate. This program counts every operator new of the process.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+#include "switchyard/expert_choice.h"
+#include "switchyard/hash_routing.h"
+#include "switchyard/router_losses.h"
+#include "tests/cpu_variants.h"
+#include "tests/routing_conformance.h"
+
+namespace {
+
+std::atomic<bool> g_counting{false};
+std::atomic<int64_t> g_allocations{0};
+
+void* allocate(std::size_t size, std::size_t alignment) {
+  if (g_counting.load(std::memory_order_relaxed)) {
+    g_allocations.fetch_add(1, std::memory_order_relaxed);
+  }
+  const std::size_t rounded =
+      (std::max<std::size_t>(size, 1) + alignment - 1) / alignment * alignment;
+  if (void* memory = std::aligned_alloc(alignment, rounded)) return memory;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+// The array, sized and nothrow forms of the standard library call these.
+void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return allocate(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+namespace switchyard::test {
+namespace {
+
+/// Allocations that `call` makes, on any thread.
+template <typename Call>
+int64_t allocations_of(const Call& call) {
+  g_allocations = 0;
+  g_counting = true;
+  call();
+  g_counting = false;
+  return g_allocations;
+}
+
+TEST(Allocation, TheCounterCounts) {
+  // Called by name, the pair may not be optimised away.
+  EXPECT_EQ(allocations_of([] { ::operator delete(::operator new(16)); }), 1);
+  EXPECT_EQ(allocations_of([] {}), 0);
+}
+
+class RoutingAllocation : public ::testing::TestWithParam<ScoreFunction> {};
+
+TEST_P(RoutingAllocation, Contract7_RoutingNeverAllocates) {
+  for (const int64_t num_tokens : {0, 1, 4096}) {
+    for (const bool options : {false, true}) {
+      RoutingCase c;
+      c.config = {.num_experts = 64, .top_k = 8, .score_function = GetParam()};
+      if (options) {
+        c.config.num_groups = 8;
+        c.config.top_groups = 4;
+        c.config.group_score = GroupScore::kTop2Sum;
+        c.config.num_shared_experts = 1;
+      }
+      c.num_tokens = num_tokens;
+      c.with_bias = c.with_token_mask = c.with_expert_mask = options;
+      // Rows that a fast path may hand on are in here too.
+      c.distribution = options ? Distribution::kMixedSpecial : Distribution::kNormal;
+      const RoutingBatch batch(c);
+      const int64_t slots = c.config.num_slots();
+      std::vector<int32_t> ids(static_cast<size_t>(num_tokens * slots));
+      std::vector<float> weights(ids.size());
+      std::vector<int64_t> counts(static_cast<size_t>(c.config.num_expert_ids()));
+      std::vector<int64_t> losses(static_cast<size_t>(router_loss_sums_size(64)));
+      int64_t degenerate = 0;
+      RoutingResult result;
+      result.expert_ids = {ids.data(), num_tokens, slots};
+      result.gate_weights = MatrixView<float>(weights.data(), num_tokens, slots);
+      result.tokens_per_expert = {counts.data(), static_cast<int64_t>(counts.size())};
+      result.loss_sums = {losses.data(), static_cast<int64_t>(losses.size())};
+      result.num_degenerate_rows = &degenerate;
+      const RoutingInputs inputs = batch.inputs();
+      for (const CpuVariant& variant : cpu_variants()) {
+        const ScopedCpuTarget target(variant.target);
+        const Router router(c.config, Backend::kCpu, variant.threads);
+        std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(num_tokens)));
+        EXPECT_EQ(allocations_of([&] { router.route(inputs, result, workspace); }), 0)
+            << variant.name << ' ' << describe(c);
+      }
+    }
+  }
+}
+
+TEST(Allocation, Contract7_ExpertChoiceNeverAllocates) {
+  const int64_t num_tokens = 500;
+  const Logits logits(Distribution::kMixedSpecial, DataType::kBFloat16, num_tokens, 40, 40, 1);
+  for (const auto score :
+       {ExpertChoiceScore::kSoftmaxOverExperts, ExpertChoiceScore::kSoftmaxOverTokens}) {
+    ExpertChoiceConfig config;
+    config.num_experts = 40;
+    config.fixed_capacity = 30;
+    config.score = score;
+    std::vector<int32_t> ids(40 * 30);
+    std::vector<float> weights(ids.size());
+    for (const CpuVariant& variant : cpu_variants()) {
+      const ScopedCpuTarget target(variant.target);
+      std::vector<std::byte> workspace(static_cast<size_t>(
+          expert_choice_workspace_bytes(config, num_tokens, Backend::kCpu, variant.threads)));
+      EXPECT_EQ(allocations_of([&] {
+                  route_expert_choice(config, logits.view(), {}, {ids.data(), 40, 30},
+                                      {weights.data(), 40, 30}, workspace, Backend::kCpu,
+                                      variant.threads);
+                }),
+                0)
+          << variant.name;
+    }
+  }
+}
+
+TEST_P(RoutingAllocation, Contract7_HashRoutingNeverAllocates) {
+  const int64_t num_tokens = 2000;
+  const RouterConfig config{
+      .num_experts = 40, .top_k = 6, .score_function = GetParam(), .renormalize = false};
+  const Logits logits(Distribution::kMixedSpecial, DataType::kFloat32, num_tokens, 40, 40, 1);
+  std::vector<int32_t> table(100 * 6);
+  fill_hash_table(40, 1, {table.data(), 100, 6});
+  const std::vector<int32_t> token_ids(static_cast<size_t>(num_tokens), 7);
+  std::vector<int32_t> ids(static_cast<size_t>(num_tokens) * 6);
+  std::vector<float> weights(ids.size());
+  std::vector<int64_t> counts(40);
+  RoutingResult result;
+  result.expert_ids = {ids.data(), num_tokens, 6};
+  result.gate_weights = MatrixView<float>(weights.data(), num_tokens, 6);
+  result.tokens_per_expert = {counts.data(), 40};
+  for (const CpuVariant& variant : cpu_variants()) {
+    const ScopedCpuTarget target(variant.target);
+    EXPECT_EQ(allocations_of([&] {
+                route_by_hash(config, {token_ids.data(), num_tokens}, {table.data(), 100, 6},
+                              logits.view(), result, Backend::kCpu, variant.threads);
+              }),
+              0)
+        << variant.name;
+  }
+}
+
+std::string test_name(const ::testing::TestParamInfo<ScoreFunction>& test) {
+  constexpr const char* kNames[] = {"Softmax", "Sigmoid", "SqrtSoftplus", "Identity"};
+  return kNames[static_cast<size_t>(test.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Scores, RoutingAllocation, ::testing::ValuesIn(kAllScores), test_name);
+
+}  // namespace
+}  // namespace switchyard::test
