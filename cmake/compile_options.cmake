@@ -18,8 +18,17 @@ target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/incl
 target_compile_options(
   switchyard_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -ffp-contract=off
                              $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>)
+if(SWITCHYARD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "SWITCHYARD_FUZZERS is ON but the compiler, ${CMAKE_CXX_COMPILER_ID}, has no "
+                        "libFuzzer; configure with `cmake --preset fuzz` or pass -DSWITCHYARD_FUZZERS=OFF")
+  endif()
+  set(SWITCHYARD_SANITIZE fuzzer-no-link,address,undefined)
+endif()
 if(SWITCHYARD_SANITIZE)
+  # Findings of every sanitizer end the program, so that a test cannot pass over one.
   target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
+                                                    -fno-sanitize-recover=all
                                                     -fno-omit-frame-pointer)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
 endif()
