@@ -132,8 +132,8 @@ Violations length_violations(const fs::path& root) {
     const auto exception = kLongFiles.find(file.generic_string());
     const int limit = exception == kLongFiles.end() ? kMaxLines : exception->second;
     if (lines > limit) {
-      found.push_back(file.generic_string() + " has " + std::to_string(lines) +
-                      " lines, at most " + std::to_string(limit));
+      found.push_back(file.generic_string() + " has " + std::to_string(lines) + " lines, at most " +
+                      std::to_string(limit));
     }
   }
   return found;
@@ -235,7 +235,8 @@ TEST_F(HouseRules, WantAMirrorOfEveryKernel) {
   write("cuda/routing_kernels.cuh", "");
   write("cuda/devices.cpp", "");
   write("cuda/sorting_kernels.cuh", "");
-  EXPECT_EQ(joined(mirror_violations(root_)), "cuda/sorting_kernels.cuh has no counterpart in cpu/\n");
+  EXPECT_EQ(joined(mirror_violations(root_)),
+            "cuda/sorting_kernels.cuh has no counterpart in cpu/\n");
 }
 
 TEST_F(HouseRules, CountLinesAndReadNames) {
