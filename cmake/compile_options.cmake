@@ -11,13 +11,6 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
-add_library(switchyard_flags INTERFACE)
-target_compile_features(switchyard_flags INTERFACE cxx_std_20)
-target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
-# The contract's bits rest on explicit fused multiply-adds only.
-target_compile_options(
-  switchyard_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -ffp-contract=off
-                             $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>)
 if(SWITCHYARD_FUZZERS)
   if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     message(FATAL_ERROR "SWITCHYARD_FUZZERS is ON but the compiler, ${CMAKE_CXX_COMPILER_ID}, has no "
@@ -25,10 +18,20 @@ if(SWITCHYARD_FUZZERS)
   endif()
   set(SWITCHYARD_SANITIZE fuzzer-no-link,address,undefined)
 endif()
+
+add_library(switchyard_flags INTERFACE)
+target_compile_features(switchyard_flags INTERFACE cxx_std_20)
+target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+# The contract's bits rest on explicit fused multiply-adds only.
+target_compile_options(
+  switchyard_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -ffp-contract=off
+                             $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>)
 if(SWITCHYARD_SANITIZE)
-  # Findings of every sanitizer end the program, so that a test cannot pass over one.
   target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
-                                                    -fno-sanitize-recover=all
-                                                    -fno-omit-frame-pointer)
+                                                    -fno-omit-frame-pointer
+                                                    # A test must not pass over a finding.
+                                                    -fno-sanitize-recover=all)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
 endif()
+# GCC's -Wconversion leaves changes of sign out.
+target_compile_options(switchyard_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>)

@@ -47,4 +47,8 @@ if [[ -z $list ]]; then exit 0; fi
 cmake --preset clang >/dev/null
 # run-clang-tidy takes regular expressions on absolute paths.
 mapfile -t patterns < <(sed "s|^|^$PWD/|; s|[.+]|\\\\&|g; s|\$|\$|" <<<"$list")
-run-clang-tidy -quiet -j 2 -p build/clang "${patterns[@]}" 2>/dev/null
+log=build/clang/tidy.log
+if ! run-clang-tidy -quiet -j 2 -p build/clang "${patterns[@]}" >"$log" 2>&1; then
+  grep -v -e '^clang-tidy' -e 'warnings generated' "$log" >&2
+  exit 1
+fi

@@ -31,8 +31,8 @@ std::string read(const fs::path& path) {
 }
 
 bool is_source(const fs::path& path) {
-  static const std::set<std::string> extensions = {".h", ".cpp", ".cu", ".cuh"};
-  return extensions.contains(path.extension().string());
+  static const std::set<std::string> kExtensions = {".h", ".cpp", ".cu", ".cuh"};
+  return kExtensions.contains(path.extension().string());
 }
 
 /// Paths of the rooms' files relative to `root`, sorted.
@@ -53,7 +53,7 @@ std::string first_part(const fs::path& path) { return path.begin()->string(); }
 /// The room that an include written in `file` leads to; empty for what is outside the project.
 std::string room_of_include(const fs::path& root, const fs::path& file, const std::string& name) {
   if (name.starts_with("switchyard/")) return "include";
-  const std::string first = first_part(name);
+  std::string first = first_part(name);
   const bool names_room = std::find(kRooms.begin(), kRooms.end(), first) != kRooms.end();
   if (names_room && name != first) return first;
   if (fs::exists(root / file.parent_path() / name)) {
@@ -75,19 +75,19 @@ std::set<std::string> allowed_rooms(const fs::path& file) {
 }
 
 bool is_standard_header(const std::string& name) {
-  static const std::set<std::string> c_headers = {"stddef.h", "stdint.h", "stdbool.h"};
-  return name.find_first_of("./") == std::string::npos || c_headers.contains(name);
+  static const std::set<std::string> kCHeaders = {"stddef.h", "stdint.h", "stdbool.h"};
+  return name.find_first_of("./") == std::string::npos || kCHeaders.contains(name);
 }
 
 Violations include_violations(const fs::path& root) {
-  static const std::regex pattern(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
+  static const std::regex kInclude(R"(^\s*#\s*include\s*([<"])([^>"]+)[>"])");
   Violations found;
   for (const fs::path& file : files_of(root)) {
     if (!is_source(file)) continue;
     std::istringstream lines(read(root / file));
     for (std::string line; std::getline(lines, line);) {
       std::smatch match;
-      if (!std::regex_search(line, match, pattern)) continue;
+      if (!std::regex_search(line, match, kInclude)) continue;
       const std::string name = match[2];
       const std::string own = first_part(file);
       const std::string other = room_of_include(root, file, name);
@@ -123,10 +123,11 @@ Violations mirror_violations(const fs::path& root) {
 }
 
 Violations length_violations(const fs::path& root) {
-  static const std::set<std::string> rooms = {"include", "cpu", "cuda", "nccl", "stats", "tools"};
+  static const std::set<std::string> kShortRooms = {"include", "cpu",   "cuda",
+                                                    "nccl",    "stats", "tools"};
   Violations found;
   for (const fs::path& file : files_of(root)) {
-    if (!is_source(file) || !rooms.contains(first_part(file))) continue;
+    if (!is_source(file) || !kShortRooms.contains(first_part(file))) continue;
     const std::string text = read(root / file);
     const auto lines = std::count(text.begin(), text.end(), '\n');
     const auto exception = kLongFiles.find(file.generic_string());
