@@ -28,7 +28,7 @@ if [[ $mode == --fast ]]; then exit 0; fi
 
 sources() {
   git ls-files -- 'cpu/*.cpp' 'cuda/*.cpp' 'nccl/*.cpp' 'stats/*.cpp' 'tools/*.cpp' 'tests/*.cpp' \
-    'bench/*.cpp' ':!tests/fuzz/*' ':!tests/install/*'
+    'bench/*.cpp' 'examples/*.cpp' ':!tests/fuzz/*'
 }
 # Sources that differ from the previous commit, and those that include a header that does.
 changed_sources() {

@@ -19,6 +19,6 @@ if ! { cmake --preset default && cmake --build --preset default --target switchy
   exit 1
 fi
 
-build/default/bin/switchyard run "$trace" --ranks 4 --hidden 256 --report "$report"
+build/default/bin/switchyard run "$trace" --report "$report"
 echo
 echo "Report: $PWD/$report"
