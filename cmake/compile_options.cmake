@@ -11,6 +11,14 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
+if(SWITCHYARD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "SWITCHYARD_FUZZERS is ON but the compiler, ${CMAKE_CXX_COMPILER_ID}, has no "
+                        "libFuzzer; configure with `cmake --preset fuzz` or pass -DSWITCHYARD_FUZZERS=OFF")
+  endif()
+  set(SWITCHYARD_SANITIZE fuzzer-no-link,address,undefined)
+endif()
+
 add_library(switchyard_flags INTERFACE)
 target_compile_features(switchyard_flags INTERFACE cxx_std_20)
 target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
@@ -22,6 +30,10 @@ target_compile_options(
 target_compile_options(switchyard_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 if(SWITCHYARD_SANITIZE)
   target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
-                                                    -fno-omit-frame-pointer)
+                                                    -fno-omit-frame-pointer
+                                                    # A test must not pass over a finding.
+                                                    -fno-sanitize-recover=all)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
 endif()
+# GCC's -Wconversion leaves changes of sign out.
+target_compile_options(switchyard_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>)

@@ -28,6 +28,12 @@ foreach(kind IN ITEMS STATIC SHARED)
   endif()
 endforeach()
 
+# A symbol that is nowhere must fail here, not in the program that links the library. Sanitizers
+# leave theirs to the program.
+if(NOT SWITCHYARD_SANITIZE AND NOT APPLE)
+  target_link_options(switchyard_shared PRIVATE LINKER:--no-undefined)
+endif()
+
 if(BUILD_SHARED_LIBS)
   add_library(switchyard::switchyard ALIAS switchyard_shared)
 else()
