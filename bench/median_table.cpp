@@ -1,0 +1,39 @@
+#include "bench/median_table.h"
+
+#include <algorithm>
+
+namespace switchyard::bench {
+
+void MedianReporter::ReportRuns(const std::vector<Run>& runs) {
+  for (const Run& run : runs) {
+    if (run.run_type != Run::RT_Iteration) continue;
+    if (run.error_occurred) {
+      error_ = run.run_name.function_name + ": " + run.error_message;
+      continue;
+    }
+    samples_[run.run_name.function_name].push_back(run.real_accumulated_time * 1e9 /
+                                                   static_cast<double>(run.iterations));
+  }
+}
+
+double MedianReporter::nanoseconds(const std::string& name) const {
+  const auto found = samples_.find(name);
+  if (found == samples_.end()) return 0.0;
+  std::vector<double> sorted = found->second;
+  std::sort(sorted.begin(), sorted.end());
+  return sorted[sorted.size() / 2];
+}
+
+void run_interleaved(MedianReporter& reporter, int repetitions, const std::string& filter) {
+  std::vector<std::string> words = {"table",
+                                    "--benchmark_repetitions=" + std::to_string(repetitions),
+                                    "--benchmark_enable_random_interleaving=true",
+                                    "--benchmark_min_time=0.02", "--benchmark_filter=" + filter};
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  auto argc = static_cast<int>(argv.size());
+  benchmark::Initialize(&argc, argv.data());
+  benchmark::RunSpecifiedBenchmarks(&reporter);
+}
+
+}  // namespace switchyard::bench
