@@ -84,6 +84,8 @@ const std::vector<CpuVariant>& cpu_variants() {
       all.push_back({name + ", 2 threads", target, {2, &two}});
       all.push_back({name + ", 5 threads", target, {5, &five}});
     }
+    // The backend's own threads, where it is built with them.
+    all.push_back({"best target, 3 threads of its own", cpu_targets().front(), {3, nullptr}});
     return all;
   }();
   return variants;

@@ -43,7 +43,7 @@ struct CpuVariant {
   CpuThreads threads;
 };
 
-/// All targets times 1, 2 and 5 threads.
+/// All targets times 1, 2 and 5 threads, and the best one with threads of the backend's own.
 const std::vector<CpuVariant>& cpu_variants();
 
 }  // namespace switchyard::test

@@ -97,8 +97,8 @@ TEST(RoutingInvariance, Contract4_SameBitsEverywhereForLargeBatches) {
     int32_t num_experts, top_k;
     int64_t num_tokens;
   };
-  for (const Shape& shape : {Shape{8, 2, 4099}, Shape{64, 8, 1003}, Shape{128, 8, 517},
-                             Shape{256, 8, 515}, Shape{512, 10, 259}, Shape{3, 1, 4099}}) {
+  // More than 5 * 2^16 logits, so that no backend finds the work too small for five tasks.
+  for (const Shape& shape : {Shape{8, 2, 41001}, Shape{60, 4, 5503}, Shape{256, 8, 1303}}) {
     for (const ScoreFunction score : kAllScores) {
       for (const bool plain : {true, false}) {
         RoutingCase c;

@@ -1,6 +1,10 @@
 // Routing on every CPU variant equals the reference for any shape and any options.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cfloat>
+
+#include "tests/cpu_variants.h"
 #include "tests/routing_conformance.h"
 
 namespace switchyard::test {
@@ -97,6 +101,44 @@ TEST(RoutingShapesOfGroups, Contract1_AnyGroups) {
           ASSERT_EQ(disagreement(c), "");
         }
       }
+    }
+  }
+}
+
+/// Group sums that overflow, in both directions and within one tree.
+TEST(RoutingShapesOfGroups, Contract2_AnyGroupSum) {
+  constexpr float kValues[] = {FLT_MAX,   -FLT_MAX, 0x1p103f, -0x1p103f, 0x1.fffffcp127f,
+                               -0x1p127f, 0x1p102f, 0.0f,     1.0f};
+  RandomStream random(251);
+  for (int i = 0; i < 150; ++i) {
+    RoutingCase c = case_of(72, 24, ScoreFunction::kIdentity);
+    c.config.num_groups = 3;
+    c.config.top_groups = 1;
+    c.config.group_score = GroupScore::kTopKSum;
+    if (i % 3 == 1) {
+      c.config.num_groups = 9;
+      c.config.top_groups = 3;
+    }
+    // Two groups of a maximum, a few values half a unit in its last place, and minima: opposed
+    // infinities meet in the sum. The others hold anything.
+    std::vector<float> row;
+    const int64_t small = 4 + random.below(8);
+    for (int64_t e = 0; e < 72; ++e) {
+      const int64_t place = e % (72 / c.config.num_groups);
+      const float opposed = place == 0 ? FLT_MAX : place <= small ? 0x1p103f : -FLT_MAX;
+      row.push_back(i % 2 == 0 && e < 48 ? opposed : random.pick(kValues));
+    }
+    const int64_t num_tokens = i % 5 == 0 ? 1 : 17;
+    std::vector<float> rows;
+    for (int64_t t = 0; t < num_tokens; ++t) rows.insert(rows.end(), row.begin(), row.end());
+    const Logits logits(rows, DataType::kFloat32, num_tokens, 72, 72);
+    RoutingInputs inputs;
+    inputs.logits = logits.view();
+    const RoutedBatch expected = route(Router(c.config, Backend::kReference), c, inputs);
+    for (const CpuVariant& variant : cpu_variants()) {
+      const ScopedCpuTarget target(variant.target);
+      const Router router(c.config, Backend::kCpu, variant.threads);
+      ASSERT_EQ(difference(expected, route(router, c, inputs)), "") << variant.name << ' ' << i;
     }
   }
 }

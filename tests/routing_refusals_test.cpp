@@ -7,6 +7,7 @@
 
 #include "switchyard/errors.h"
 #include "switchyard/router_losses.h"
+#include "tests/cpu_variants.h"
 #include "tests/guarded.h"
 #include "tests/routing_conformance.h"
 
@@ -108,7 +109,6 @@ struct Call {
   Guarded<int64_t> losses{1, router_loss_sums_size(8), router_loss_sums_size(8)};
   RoutingInputs inputs;
   RoutingResult result;
-  int64_t missing_workspace = 0;
 
   [[nodiscard]] bool untouched() const {
     return ids.untouched() && weights.untouched() && counts.untouched() && degenerate.untouched() &&
@@ -116,8 +116,7 @@ struct Call {
   }
 
   void route(const Router& router) {
-    std::vector<std::byte> workspace(static_cast<size_t>(
-        std::max<int64_t>(0, router.workspace_bytes(kTokens) - missing_workspace)));
+    std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(kTokens)));
     router.route(inputs, result, workspace);
   }
 };
@@ -173,14 +172,23 @@ TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheCall) {
 }
 
 TEST(RoutingRefusals, Contract10_ATooSmallWorkspaceNamesBothSizes) {
-  const Router router(kGood, Backend::kCpu);
-  const int64_t needed = router.workspace_bytes(Call::kTokens);
+  const int64_t num_tokens = 20000;  // enough for several tasks, which need memory of their own
+  ThreadPool pool(4);
+  const Router router(kGood, Backend::kCpu, {4, &pool});
+  const int64_t needed = router.workspace_bytes(num_tokens);
   if (needed == 0) GTEST_SKIP() << "this backend needs no workspace";
-  Call call;
-  call.missing_workspace = 1;
-  expect_parts(refusal([&] { call.route(router); }),
+  const Logits logits(Distribution::kNormal, DataType::kFloat32, num_tokens, 8, 8, 1);
+  Guarded<int32_t> ids(num_tokens, 2, 2);
+  Guarded<float> weights(num_tokens, 2, 2);
+  RoutingInputs inputs;
+  inputs.logits = logits.view();
+  RoutingResult result;
+  result.expert_ids = ids.matrix();
+  result.gate_weights = weights.matrix();
+  std::vector<std::byte> workspace(static_cast<size_t>(needed - 1));
+  expect_parts(refusal([&] { router.route(inputs, result, workspace); }),
                {"workspace", std::to_string(needed - 1), std::to_string(needed)});
-  EXPECT_TRUE(call.untouched());
+  EXPECT_TRUE(ids.untouched() && weights.untouched());
 }
 
 TEST(RoutingRefusals, Contract7_NoTokensAreLegalWithoutAnyMemory) {
