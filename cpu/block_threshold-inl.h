@@ -62,29 +62,37 @@ HWY_INLINE FloatVec RowBars(const BlockScores<T>& block, size_t k) {
   return KthOfTwoLists<kList>(lists, lists + kList, k);
 }
 
-// Positions of up to kMaxCount set bits, ascending; the rest of `positions` is unspecified but
-// in range. Returns how many bits are set. `positions` has room for a vector more.
-template <size_t kMaxCount>
-HWY_INLINE size_t ListPositions(const uint64_t* HWY_RESTRICT words, size_t size,
-                                uint16_t* HWY_RESTRICT positions) {
+// Room for the positions of one row, and for the vectors that are written whole behind them.
+constexpr size_t kPositionRoom = kMaxBlockScores + 32;
+
+// Lists the positions of scores that reach the bar, ascending; returns how many. What lies behind
+// them up to kMaxCount is some position of the row too.
+template <size_t kMaxCount, typename T>
+HWY_INLINE size_t ListAboveBar(const T* HWY_RESTRICT row, size_t size, float bar,
+                               uint16_t* HWY_RESTRICT positions) {
   size_t count = 0;
 #if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-  const hn::ScalableTag<uint16_t> d;
-  auto numbers = hn::Iota(d, 0);
+  const FloatTag d;
+  const hn::ScalableTag<uint16_t> d16;
+  static_assert(kLanes == 16 && kMaxCount <= 32);
+  const FloatVec bars = hn::Set(d, bar);
+  auto numbers = hn::Iota(d16, 0);
   for (size_t begin = 0; begin < size; begin += 32) {
-    const uint64_t bits = words[begin / 64] >> (begin % 64) & 0xffffffffu;
-    const auto mask = hn::LoadMaskBits(d, reinterpret_cast<const uint8_t*>(&bits));
-    // Whole vectors follow one another; what lies past the last candidate is zero.
-    hn::StoreU(hn::Compress(numbers, mask), d, positions + HWY_MIN(count, kMaxCount));
+    uint64_t bits = LaneBits(hn::Ge(LoadWidened(row + begin), bars));
+    if (begin + 16 < size) bits |= LaneBits(hn::Ge(LoadWidened(row + begin + 16), bars)) << 16;
+    // Vectors are stored whole, each over the zeros behind the one before.
+    const auto mask = hn::LoadMaskBits(d16, reinterpret_cast<const uint8_t*>(&bits));
+    hn::StoreU(hn::Compress(numbers, mask), d16, positions + count);
     count += hwy::PopCount(bits);
-    numbers = hn::Add(numbers, hn::Set(d, 32));
+    numbers = hn::Add(numbers, hn::Set(d16, 32));
   }
 #else
+  uint64_t words[kMaxBlockScores / 64];
+  BitsAtLeast(row, size, bar, words);
   for (size_t begin = 0; begin < size; begin += 64) {
     for (uint64_t bits = words[begin / 64]; bits != 0; bits &= bits - 1) {
       const size_t at = begin + hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
-      positions[HWY_MIN(count, kMaxCount)] = static_cast<uint16_t>(at);
-      ++count;
+      positions[count++] = static_cast<uint16_t>(at);
     }
   }
   for (size_t i = count; i < kMaxCount; ++i) positions[i] = 0;
@@ -143,12 +151,12 @@ HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, Blo
 
   HWY_ALIGN int64_t counts[kLanes];
   HWY_ALIGN uint64_t candidates[kMaxCount * kLanes];
-  HWY_ALIGN uint16_t positions[kLanes][kMaxCount + 32];
-  uint64_t words[kMaxBlockScores / 64];
+  HWY_ALIGN uint16_t positions[kLanes][kPositionRoom];
   for (size_t row = 0; row < kLanes; ++row) {
-    BitsAtLeast(block.row(row), block.size, bars[row], words);
-    counts[row] = static_cast<int64_t>(ListPositions<kMaxCount>(words, block.size, positions[row]));
+    counts[row] = static_cast<int64_t>(
+        ListAboveBar<kMaxCount>(block.row(row), block.size, bars[row], positions[row]));
   }
+  // In a loop of its own, so that the lists are written when they are read.
   for (size_t row = 0; row < kLanes; ++row) {
     const T* scores = block.row(row);
     for (size_t s = 0; s < kMaxCount; ++s) {

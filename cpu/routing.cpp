@@ -45,8 +45,7 @@ class CpuRouter final : public Router::Implementation {
 
     RouteTally tally{result.tokens_per_expert.data, result.loss_sums.data, 0};
     const int64_t num_tokens = inputs.logits.rows;
-    const int num_tasks =
-        team_.num_tasks(num_tokens, std::max<int64_t>(kLogitsPerTask / config.num_experts, 1));
+    const int num_tasks = tasks_for(num_tokens);
     if (num_tasks == 1) {
       kernel_(task, 0, num_tokens, tally);
     } else {
@@ -58,6 +57,11 @@ class CpuRouter final : public Router::Implementation {
   }
 
  private:
+  [[nodiscard]] int tasks_for(int64_t num_tokens) const {
+    if (num_tokens < 2 * tokens_per_task_) return 1;  // without a division: one token is 30 ns
+    return team_.num_tasks(num_tokens, tokens_per_task_);
+  }
+
   // Integer sums, so the order in which threads finish cannot show.
   void route_in_parallel(const RouteTask& task, int num_tasks, RouteTally& tally) const {
     team_.run(task.logits.rows, num_tasks, kTokensPerUnit, [&](int64_t begin, int64_t end, int) {
@@ -85,6 +89,7 @@ class CpuRouter final : public Router::Implementation {
 
   ThreadTeam team_;
   RouteKernel kernel_;
+  int64_t tokens_per_task_ = std::max<int64_t>(kLogitsPerTask / config.num_experts, 1);
 };
 
 }  // namespace

@@ -34,7 +34,9 @@ HWY_INLINE float GroupScoreOf(const float* HWY_RESTRICT scores, size_t size, siz
   if (count == 0) return kMinusInfinity;
   const size_t padded = std::bit_ceil(count);
   for (size_t i = count; i < padded; ++i) best[i] = 0.0f;
-  return std::clamp(FoldedSum(best, padded), -FLT_MAX, FLT_MAX);
+  const float sum = FoldedSum(best, padded);
+  // Opposed infinities within the tree make a NaN, which counts as the least score.
+  return sum >= -FLT_MAX ? std::min(sum, FLT_MAX) : -FLT_MAX;
 }
 
 // Replaces the scores of experts outside the best `top_groups` groups by -inf.

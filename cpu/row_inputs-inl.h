@@ -61,17 +61,11 @@ HWY_INLINE FloatVec LoadWidened(const Float16* p) {
   return hn::BitCast(d, hn::Or(widened, sign));
 }
 
-// LoadWidened of the first four elements.
-template <typename T>
-HWY_INLINE hn::Vec<hn::CappedTag<float, 4>> LoadFourWidened(const T* p) {
-  const hn::CappedTag<float, 4> d;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return hn::LoadU(d, p);
-  } else {
-    HWY_ALIGN float values[4];
-    for (size_t i = 0; i < 4; ++i) values[i] = widen(p[i]);
-    return hn::Load(d, values);
-  }
+// The first `count` floats, fewer than a vector; the other lanes are -inf.
+HWY_INLINE FloatVec LoadPadded(const float* p, size_t count) {
+  const FloatTag d;
+  const auto present = hn::FirstN(d, count);
+  return hn::IfThenElse(present, hn::MaskedLoad(present, d, p), hn::Set(d, kMinusInfinity));
 }
 
 // Copies a row, widened, and pads it with -inf to a multiple of kRowPadding. Masked experts become
@@ -80,24 +74,20 @@ template <typename T>
 HWY_INLINE void WidenRow(const T* HWY_RESTRICT row, size_t num_experts, const uint8_t* expert_mask,
                          float* HWY_RESTRICT out) {
   const FloatTag d;
-  const hn::CappedTag<float, 4> d4;
   const size_t padded = PaddedSize(num_experts);
   for (size_t i = num_experts / kRowPadding * kRowPadding; i < padded; i += kLanes) {
     hn::Store(hn::Set(d, kMinusInfinity), d, out + i);
   }
-  // The last vector overlaps the one before it.
   size_t i = 0;
-  if (num_experts >= kLanes) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    for (; i + kLanes <= num_experts; i += kLanes) hn::Store(hn::LoadU(d, row + i), d, out + i);
+    if (i < num_experts) hn::Store(LoadPadded(row + i, num_experts - i), d, out + i);
+  } else if (num_experts >= kLanes) {
+    // The last vector overlaps the one before it.
     for (; i + kLanes <= num_experts; i += kLanes) hn::Store(LoadWidened(row + i), d, out + i);
     if (i < num_experts) {
       i = num_experts - kLanes;
       hn::StoreU(LoadWidened(row + i), d, out + i);
-    }
-  } else if (num_experts >= 4) {
-    for (; i + 4 <= num_experts; i += 4) hn::Store(LoadFourWidened(row + i), d4, out + i);
-    if (i < num_experts) {
-      i = num_experts - 4;
-      hn::StoreU(LoadFourWidened(row + i), d4, out + i);
     }
   } else {
     for (; i < num_experts; ++i) out[i] = widen(row[i]);

@@ -170,7 +170,7 @@ HWY_INLINE void WeighChosen(const RouterConfig& config, const float* HWY_RESTRIC
 }
 
 // The way of most single rows: true when the row is done.
-HWY_INLINE bool TryShortcut(const RouteTask& task, int64_t token) {
+HWY_NOINLINE bool TryShortcut(const RouteTask& task, int64_t token) {
   const RouterConfig& config = task.config;
   if (config.score_function != ScoreFunction::kSoftmax || task.bias != nullptr ||
       config.num_groups != config.top_groups ||
@@ -180,8 +180,9 @@ HWY_INLINE bool TryShortcut(const RouteTask& task, int64_t token) {
   const auto top_k = static_cast<size_t>(config.top_k);
   HWY_ALIGN float widened[kMaxExperts];
   const float* row = widened;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
   if (task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr &&
-      static_cast<size_t>(config.num_experts) % kRowPadding == 0) {
+      (num_experts <= kLanes || num_experts % kRowPadding == 0)) {
     row = task.logits.as<float>().row(token);
   } else {
     WidenRow(task, token, widened);
@@ -197,8 +198,7 @@ HWY_INLINE bool TryShortcut(const RouteTask& task, int64_t token) {
   return true;
 }
 
-HWY_NOINLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
-  if (tally.loss_sums == nullptr && TryShortcut(task, token)) return;
+HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& tally) {
   const RouterConfig& config = task.config;
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);
@@ -242,6 +242,11 @@ HWY_NOINLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tal
     StoreWeight(task, token, static_cast<int64_t>(i), i < count ? terms[i] : 0.0f);
   }
   if (tally.loss_sums != nullptr) AddRowLosses(config, logits, scores, sums, tally.loss_sums);
+}
+
+HWY_INLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
+  if (tally.loss_sums == nullptr && TryShortcut(task, token)) return;
+  RouteAnyRow(task, token, tally);
 }
 
 // The slots after the routed ones, and the counts, of tokens [begin, end). Padding becomes -1.

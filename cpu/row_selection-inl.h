@@ -62,11 +62,12 @@ HWY_INLINE void RankCandidates(const Candidates& candidates, size_t wanted,
     const IntVec key = hn::Load(d, candidates.keys + i);
     const IntVec position = hn::Iota(d, static_cast<int32_t>(i));
     IntVec place = hn::Zero(d);
+    const IntVec one = hn::Set(d, 1);
     for (size_t j = 0; j < count; ++j) {
       const IntVec other = hn::Set(d, candidates.keys[j]);
       const auto later = hn::Gt(position, hn::Set(d, static_cast<int32_t>(j)));
       const auto outranked = hn::Or(hn::Gt(other, key), hn::And(later, hn::Eq(other, key)));
-      place = hn::Sub(place, hn::VecFromMask(d, outranked));
+      place = hn::IfThenElse(outranked, hn::Add(place, one), place);
     }
     hn::Store(place, d, places + i);
   }

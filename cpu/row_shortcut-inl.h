@@ -20,20 +20,56 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr size_t kMaxShortcutTopK = 16;
 
-// A row's choice and the terms of its weights: e^(x - max), all of them normal numbers.
+// A row's choice and the terms of its weights: e^(x - max), all of them normal numbers, and zeros
+// behind them.
 struct ShortcutChoice {
   int32_t experts[kMaxShortcutTopK];
   HWY_ALIGN float terms[kMaxShortcutTopK];
-  float denominator;  // of the whole row; 0: not computed
+  float denominator;  // of the whole row; not set where weights are renormalised
 };
 
+// The contract's sum of 8 terms; fewer are padded with zeros, which change no bit.
+HWY_INLINE float FoldEight(const float* t) {
+  return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
+}
+
+HWY_INLINE float FoldSixteen(const float* t) {
+  float halves[8];
+  for (size_t i = 0; i < 8; ++i) halves[i] = t[i] + t[i + 8];
+  return FoldEight(halves);
+}
+
+// The two best of a row of one vector of D or less, renormalised: two maxima, one exponential.
+template <class D>
+HWY_INLINE bool ChooseBestTwo(D d, const float* HWY_RESTRICT row, size_t num_experts,
+                              ShortcutChoice& choice) {
+  using V = hn::Vec<D>;
+  const V lowest = hn::Set(d, kMinusInfinity);
+  const auto present = hn::FirstN(d, num_experts);
+  const V x = hn::IfThenElse(present, hn::MaskedLoad(present, d, row), lowest);
+  const auto finite = hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity()));
+  if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return false;
+  const V best = hn::MaxOfLanes(d, x);
+  const auto at_best = hn::Eq(x, best);
+  if (HWY_UNLIKELY(hn::CountTrue(d, at_best) != 1)) return false;
+  const V rest = hn::IfThenElse(at_best, lowest, x);
+  const V second = hn::MaxOfLanes(d, rest);
+  const V difference = hn::Sub(second, best);
+  if (HWY_UNLIKELY(hn::GetLane(difference) < numerics::ExpConstants::kLowestNormal)) return false;
+  choice.experts[0] = static_cast<int32_t>(hn::FindFirstTrue(d, at_best));
+  choice.experts[1] = static_cast<int32_t>(hn::FindFirstTrue(d, hn::Eq(rest, second)));
+  choice.terms[0] = 1.0f;
+  choice.terms[1] = hn::GetLane(ExpNormal(d, difference));
+  return true;
+}
+
 // Rows of one vector or less. Every place is found by counting who outranks whom, while the
-// exponentials of the whole row are under way. `row` is padded with -inf.
+// exponentials of the whole row are under way.
 HWY_INLINE bool ChooseTinyRow(const float* HWY_RESTRICT row, size_t num_experts, size_t top_k,
                               bool renormalize, ShortcutChoice& choice) {
   const FloatTag d;
   const IntTag di;
-  const FloatVec x = hn::Add(hn::LoadU(d, row), hn::Zero(d));
+  const FloatVec x = hn::Add(LoadPadded(row, num_experts), hn::Zero(d));
   const auto present = hn::FirstN(d, num_experts);
   if (!hn::AllTrue(d, hn::Or(hn::Not(present), IsFiniteMask(x)))) return false;
   const IntVec key = OrderedBits(x);
@@ -48,16 +84,17 @@ HWY_INLINE bool ChooseTinyRow(const float* HWY_RESTRICT row, size_t num_experts,
   hn::Store(terms, d, all_terms);
 
   const IntVec position = hn::Iota(di, 0);
+  const IntVec one = hn::Set(di, 1);
   IntVec place = hn::Zero(di);
   for (size_t j = 0; j < num_experts; ++j) {
     const IntVec other = hn::Set(di, keys[j]);
     const auto later = hn::Gt(position, hn::Set(di, static_cast<int32_t>(j)));
     const auto outranked = hn::Or(hn::Gt(other, key), hn::And(later, hn::Eq(other, key)));
-    place = hn::Sub(place, hn::VecFromMask(di, outranked));
+    place = hn::IfThenElse(outranked, hn::Add(place, one), place);
   }
   for (size_t j = 0; j < top_k; ++j) {
-    const uint64_t bits = MaskBits(hn::Eq(place, hn::Set(di, static_cast<int32_t>(j))));
-    const size_t expert = hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
+    const auto here = hn::Eq(place, hn::Set(di, static_cast<int32_t>(j)));
+    const auto expert = static_cast<size_t>(hn::FindFirstTrue(di, here));
     choice.experts[j] = static_cast<int32_t>(expert);
     choice.terms[j] = all_terms[expert];
   }
@@ -84,8 +121,9 @@ HWY_INLINE bool ChooseRowAboveBar(const float* HWY_RESTRICT row, size_t size, si
   const FloatVec reference = hn::Set(d, max);
   if (choice.terms[top_k - 1] - max < numerics::ExpConstants::kLowestNormal) return false;
   for (size_t j = 0; j < top_k; j += kLanes) {
-    const FloatVec term = hn::Load(d, choice.terms + j);
-    hn::Store(ExpNormal(d, hn::Sub(term, reference)), d, choice.terms + j);
+    const FloatVec term = ExpNormal(d, hn::Sub(hn::Load(d, choice.terms + j), reference));
+    const auto chosen = hn::FirstN(d, HWY_MIN(top_k - j, kLanes));
+    hn::Store(hn::IfThenElseZero(chosen, term), d, choice.terms + j);
   }
   if (!renormalize) choice.denominator = FoldLanes(ExpSumLanes(row, size, max));
   return true;
@@ -97,7 +135,12 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);
   ShortcutChoice choice;
-  if (num_experts <= kLanes) {
+  for (float& term : choice.terms) term = 0.0f;
+  const hn::CappedTag<float, 8> eight;
+  if (top_k == 2 && num_experts <= hn::Lanes(eight) && config.renormalize &&
+      ChooseBestTwo(eight, row, num_experts, choice)) {
+    // Done; ties go the longer way.
+  } else if (num_experts <= kLanes) {
     if (!ChooseTinyRow(row, num_experts, top_k, config.renormalize, choice)) return false;
   } else {
     const size_t size = PaddedSize(num_experts);
@@ -105,13 +148,7 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
     if (!ChooseRowAboveBar(row, size, top_k, config.renormalize, choice)) return false;
   }
   float total = choice.denominator;
-  if (config.renormalize) {
-    const size_t leaves = std::bit_ceil(top_k);
-    float folded[kMaxShortcutTopK];
-    for (size_t j = 0; j < top_k; ++j) folded[j] = choice.terms[j];
-    for (size_t j = top_k; j < leaves; ++j) folded[j] = 0.0f;
-    total = FoldedSum(folded, leaves);
-  }
+  if (config.renormalize) total = top_k <= 8 ? FoldEight(choice.terms) : FoldSixteen(choice.terms);
   for (size_t j = 0; j < top_k; ++j) {
     ids[j] = choice.experts[j];
     weights[j] = choice.terms[j] / total * config.routed_scaling_factor;
