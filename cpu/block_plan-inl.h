@@ -97,13 +97,9 @@ inline BlockPlan MakeBlockPlan(const RouteTask& task) {
   // Scratch rows suit every method: those with 32 columns want multiples of 32.
   plan.row_size = num_experts <= kRowPadding ? kRowPadding : (num_experts + 31) / 32 * 32;
   plan.choice_size = plan.row_size;
-  if (plan.limits_groups && BlocksLimitGroups(config)) {
+  if (plan.limits_groups && VectorsScoreGroups(config)) {
     plan.compacts = true;
-    plan.groups.num_groups = static_cast<size_t>(config.num_groups);
-    plan.groups.top_groups = static_cast<size_t>(config.top_groups);
-    plan.groups.group_size = num_experts / plan.groups.num_groups;
-    plan.groups.padded_size = PaddedSize(plan.groups.group_size);
-    plan.groups.terms = static_cast<size_t>(group_terms(config));
+    plan.groups = MakeGroupLayout(config);
     plan.choice_size = (plan.groups.top_groups * plan.groups.padded_size + 31) / 32 * 32;
   }
   if (HWY_MAX(plan.row_size, plan.choice_size) > kMaxBlockScores) return plan;

@@ -93,25 +93,43 @@ HWY_NOINLINE void ChooseUnsureRows(const BlockScores<T>& block, size_t top_k, Bl
 }
 
 // Unbiased scores of the chosen experts, from their logits.
-HWY_INLINE void ScoreChosen(const RouteTask& task, int64_t first, const BlockChoice& choice,
-                            size_t top_k, FloatVec* scores) {
+template <typename L>
+HWY_NOINLINE void ScoreChosen(ScoreFunction function, MatrixView<const L> logits, int64_t first,
+                              const BlockChoice& choice, size_t top_k, FloatVec* scores) {
   const FloatTag d;
   const IntTag di;
-  const int32_t last_expert = task.config.num_experts - 1;
-  HWY_ALIGN int32_t experts[kLanes];
-  HWY_ALIGN float logits[kLanes];
+  const IntVec last_expert = hn::Set(di, static_cast<int32_t>(logits.cols) - 1);
+  HWY_ALIGN int32_t experts[kLanes * kMaxBlockTopK];
+  HWY_ALIGN float chosen[kLanes * kMaxBlockTopK];
   for (size_t j = 0; j < top_k; ++j) {
     // Rows that are unsure may hold any position.
-    hn::Store(hn::Min(hn::Max(choice.positions[j], hn::Zero(di)), hn::Set(di, last_expert)), di,
-              experts);
-    for (size_t row = 0; row < kLanes; ++row) {
-      logits[row] = LogitAt(task, first + static_cast<int64_t>(row), experts[row]);
+    const IntVec expert = hn::Min(hn::Max(choice.positions[j], hn::Zero(di)), last_expert);
+    hn::Store(expert, di, experts + j * kLanes);
+  }
+  for (size_t row = 0; row < kLanes; ++row) {
+    const L* from = logits.row(first + static_cast<int64_t>(row));
+    for (size_t j = 0; j < top_k; ++j) {
+      chosen[j * kLanes + row] = widen(from[experts[j * kLanes + row]]);
     }
-    const FloatVec logit = hn::Load(d, logits);
+  }
+  for (size_t j = 0; j < top_k; ++j) {
+    const FloatVec logit = hn::Load(d, chosen + j * kLanes);
     const FloatVec lowest = hn::Set(d, numerics::ExpConstants::kLowestNormal);
-    scores[j] = HWY_LIKELY(hn::AllTrue(d, hn::Ge(logit, lowest)))
-                    ? Score<true>(task.config.score_function, logit)
-                    : Score<false>(task.config.score_function, logit);
+    scores[j] = HWY_LIKELY(hn::AllTrue(d, hn::Ge(logit, lowest))) ? Score<true>(function, logit)
+                                                                  : Score<false>(function, logit);
+  }
+}
+
+HWY_INLINE void ScoreChosen(const RouteTask& task, int64_t first, const BlockChoice& choice,
+                            size_t top_k, FloatVec* scores) {
+  const ScoreFunction function = task.config.score_function;
+  switch (task.logits.dtype) {
+    case DataType::kFloat32:
+      return ScoreChosen(function, task.logits.as<float>(), first, choice, top_k, scores);
+    case DataType::kFloat16:
+      return ScoreChosen(function, task.logits.as<Float16>(), first, choice, top_k, scores);
+    case DataType::kBFloat16:
+      return ScoreChosen(function, task.logits.as<BFloat16>(), first, choice, top_k, scores);
   }
 }
 

@@ -30,31 +30,43 @@ struct BlockScratch {
 };
 
 // Scores plus bias of `row`, -inf where a logit or its selection score is not finite, into `out`.
-// Returns the least finite logit, or 0 when none is negative.
-template <bool kNormal, typename T>
-HWY_INLINE float ScoreVectors(ScoreFunction function, const T* HWY_RESTRICT row,
-                              const float* HWY_RESTRICT bias, size_t size,
-                              float* HWY_RESTRICT out) {
+// Returns minus the greatest magnitude of a logit that is not NaN.
+template <ScoreFunction kFunction, bool kNormal, typename T>
+HWY_INLINE float ScoreVectors(const T* HWY_RESTRICT row, const float* HWY_RESTRICT bias,
+                              size_t size, float* HWY_RESTRICT out) {
   const FloatTag d;
   const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  FloatVec least = hn::Zero(d);
+  FloatVec greatest = hn::Zero(d);
   for (size_t i = 0; i < size; i += kLanes) {
     const FloatVec logit = LoadWidened(row + i);
-    const auto finite = IsFiniteMask(logit);
-    least = hn::Min(least, hn::IfThenElseZero(finite, logit));
-    const FloatVec selection = hn::Add(Score<kNormal>(function, logit), hn::Load(d, bias + i));
-    const auto ranked = hn::And(finite, IsFiniteMask(selection));
-    hn::Store(hn::IfThenElse(ranked, selection, lowest), d, out + i);
+    greatest = MaxOfNumbers(hn::Abs(logit), greatest);
+    const FloatVec score = hn::Add(Score<kNormal>(kFunction, logit), hn::Load(d, bias + i));
+    // Zero times a logit is NaN unless the logit is finite, and so one test covers both.
+    const FloatVec selection = FusedMulAdd(d, logit, hn::Zero(d), score);
+    hn::Store(hn::IfThenElse(IsFiniteMask(selection), selection, lowest), d, out + i);
   }
-  return -GreatestLane(hn::Neg(least));
+  return -GreatestLane(greatest);
+}
+
+template <ScoreFunction kFunction, typename T>
+HWY_INLINE void ScoreVectors(const T* row, const float* bias, size_t size, float* out) {
+  const float least = ScoreVectors<kFunction, true>(row, bias, size, out);
+  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
+    ScoreVectors<kFunction, false>(row, bias, size, out);
+  }
 }
 
 template <typename T>
-HWY_INLINE void ScoreVectors(ScoreFunction function, const T* row, const float* bias, size_t size,
-                             float* out) {
-  const float least = ScoreVectors<true>(function, row, bias, size, out);
-  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
-    ScoreVectors<false>(function, row, bias, size, out);
+HWY_NOINLINE void ScoreVectors(ScoreFunction function, const T* row, const float* bias, size_t size,
+                               float* out) {
+  switch (function) {
+    case ScoreFunction::kSigmoid:
+      return ScoreVectors<ScoreFunction::kSigmoid>(row, bias, size, out);
+    case ScoreFunction::kSqrtSoftplus:
+      return ScoreVectors<ScoreFunction::kSqrtSoftplus>(row, bias, size, out);
+    case ScoreFunction::kSoftmax:
+    case ScoreFunction::kIdentity:
+      return ScoreVectors<ScoreFunction::kIdentity>(row, bias, size, out);
   }
 }
 

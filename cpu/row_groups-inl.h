@@ -12,6 +12,7 @@
 #include <bit>
 #include <cfloat>
 
+#include "cpu/group_scores-inl.h"
 #include "cpu/row_selection-inl.h"
 #include "hwy/highway.h"
 
@@ -48,8 +49,12 @@ HWY_INLINE void LimitToBestGroups(const RouterConfig& config, float* HWY_RESTRIC
   const auto terms = static_cast<size_t>(group_terms(config));
 
   HWY_ALIGN float scores[kMaxExperts];
-  for (size_t g = 0; g < num_groups; ++g) {
-    scores[g] = GroupScoreOf(row + g * size, size, terms) + 0.0f;
+  if (VectorsScoreGroups(config)) {
+    hn::Store(GroupScores(MakeGroupLayout(config), row), FloatTag(), scores);
+  } else {
+    for (size_t g = 0; g < num_groups; ++g) {
+      scores[g] = GroupScoreOf(row + g * size, size, terms) + 0.0f;
+    }
   }
   // A group stays when fewer than top_groups outrank it. Keys: the scores as ordered integers.
   HWY_ALIGN int32_t keys[kMaxExperts + kLanes];

@@ -87,20 +87,58 @@ HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, Ro
   return sums.denominator;
 }
 
+// Scores of a clean row; -inf where the logit is. Returns the least finite logit, or 0 when none is
+// negative.
+template <ScoreFunction kFunction, bool kNormal>
+HWY_INLINE float ScoreRow(const float* HWY_RESTRICT logits, size_t padded,
+                          float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  FloatVec least = hn::Zero(d);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    const FloatVec logit = hn::Load(d, logits + i);
+    const auto absent = hn::Eq(logit, lowest);
+    least = hn::Min(least, hn::IfThenZeroElse(absent, logit));
+    const FloatVec score = Score<kNormal>(kFunction, logit);
+    hn::Store(hn::IfThenElse(absent, lowest, score), d, scores + i);
+  }
+  return -GreatestLane(hn::Neg(least));
+}
+
+template <ScoreFunction kFunction>
+HWY_INLINE void ScoreRow(const float* logits, size_t padded, float* scores) {
+  const float least = ScoreRow<kFunction, true>(logits, padded, scores);
+  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
+    ScoreRow<kFunction, false>(logits, padded, scores);
+  }
+}
+
+// Probabilities of a clean row; -inf where the logit is.
+HWY_INLINE void SoftmaxRow(const float* HWY_RESTRICT logits, size_t padded, float max,
+                           float denominator, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    const FloatVec logit = hn::Load(d, logits + i);
+    const FloatVec term = ExpOrZero(d, hn::Sub(logit, hn::Set(d, max)));
+    const FloatVec score = hn::Div(term, hn::Set(d, denominator));
+    hn::Store(hn::IfThenElse(hn::Eq(logit, lowest), lowest, score), d, scores + i);
+  }
+}
+
 // Scores of a clean row (softmax: probabilities); -inf where the logit is.
 HWY_INLINE void ScoreRow(const RouterConfig& config, const float* HWY_RESTRICT logits,
                          RowSums& sums, float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  const FloatVec lowest = hn::Set(d, kMinusInfinity);
   const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
-  const bool softmax = config.score_function == ScoreFunction::kSoftmax;
-  const FloatVec max = hn::Set(d, sums.max);
-  const FloatVec divisor = hn::Set(d, softmax ? Denominator(config, logits, sums) : 1.0f);
-  for (size_t i = 0; i < padded; i += kLanes) {
-    const FloatVec logit = hn::Load(d, logits + i);
-    const FloatVec score = softmax ? hn::Div(ExpOrZero(d, hn::Sub(logit, max)), divisor)
-                                   : Score<false>(config.score_function, logit);
-    hn::Store(hn::IfThenElse(hn::Eq(logit, lowest), lowest, score), d, scores + i);
+  switch (config.score_function) {
+    case ScoreFunction::kSoftmax:
+      return SoftmaxRow(logits, padded, sums.max, Denominator(config, logits, sums), scores);
+    case ScoreFunction::kSigmoid:
+      return ScoreRow<ScoreFunction::kSigmoid>(logits, padded, scores);
+    case ScoreFunction::kSqrtSoftplus:
+      return ScoreRow<ScoreFunction::kSqrtSoftplus>(logits, padded, scores);
+    case ScoreFunction::kIdentity:
+      return ScoreRow<ScoreFunction::kIdentity>(logits, padded, scores);
   }
 }
 

@@ -1,0 +1,117 @@
+// The scores of a row's groups, in vectors.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_GROUP_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_GROUP_SCORES_INL_H_
+#undef SWITCHYARD_CPU_GROUP_SCORES_INL_H_
+#else
+#define SWITCHYARD_CPU_GROUP_SCORES_INL_H_
+#endif
+
+#include <bit>
+#include <cfloat>
+
+#include "cpu/row_inputs-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// How the groups of a row lie in memory.
+struct GroupLayout {
+  size_t num_groups;
+  size_t top_groups;
+  size_t group_size;
+  size_t padded_size;  // of one group in a compacted row
+  size_t terms;        // members summed, 1 or 2
+};
+
+// Whether GroupScores() handles a config.
+inline bool VectorsScoreGroups(const RouterConfig& config) {
+  const int32_t size = config.num_experts / config.num_groups;
+  const int32_t terms = group_terms(config);
+  const auto lanes = static_cast<int32_t>(kLanes);
+  return config.num_groups <= lanes && size >= lanes &&
+         (terms == 1 || (terms == 2 && size % lanes == 0));
+}
+
+inline GroupLayout MakeGroupLayout(const RouterConfig& config) {
+  GroupLayout layout{};
+  layout.num_groups = static_cast<size_t>(config.num_groups);
+  layout.top_groups = static_cast<size_t>(config.top_groups);
+  layout.group_size = static_cast<size_t>(config.num_experts) / layout.num_groups;
+  layout.padded_size = PaddedSize(layout.group_size);
+  layout.terms = static_cast<size_t>(group_terms(config));
+  return layout;
+}
+
+// The best and the second best of a list of scores, lane by lane.
+struct BestTwo {
+  FloatVec best;
+  FloatVec second;
+};
+
+HWY_INLINE BestTwo Merge(const BestTwo& a, const BestTwo& b) {
+  return {hn::Max(a.best, b.best), hn::Max(hn::Min(a.best, b.best), hn::Max(a.second, b.second))};
+}
+
+// Merges neighbouring lanes of two vectors: what `a` held lands in the lower half, `b` above.
+HWY_INLINE BestTwo MergeNeighbours(const BestTwo& a, const BestTwo& b) {
+  const FloatTag d;
+  return Merge({hn::ConcatEven(d, b.best, a.best), hn::ConcatEven(d, b.second, a.second)},
+               {hn::ConcatOdd(d, b.best, a.best), hn::ConcatOdd(d, b.second, a.second)});
+}
+
+// The scores of one row's groups, group g in lane g; -inf for a group without a finite score.
+// kPadded is the number of groups rounded up to a power of two.
+template <size_t kPadded>
+HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_RESTRICT row) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  BestTwo groups[kPadded];
+  for (size_t g = 0; g < kPadded; ++g) {
+    groups[g] = {lowest, lowest};
+    if (g >= layout.num_groups) continue;
+    const float* p = row + g * layout.group_size;
+    groups[g].best = hn::LoadU(d, p);
+    for (size_t i = kLanes; i < layout.group_size; i += kLanes) {
+      // The last vector of a group may overlap the one before: a maximum does not mind, and sums
+      // of two come with whole vectors only.
+      const size_t at = HWY_MIN(i, layout.group_size - kLanes);
+      groups[g] = Merge(groups[g], {hn::LoadU(d, p + at), lowest});
+    }
+  }
+  for (size_t count = kPadded; count > 1; count /= 2) {
+    for (size_t i = 0; i < count / 2; ++i) {
+      groups[i] = MergeNeighbours(groups[2 * i], groups[2 * i + 1]);
+    }
+  }
+  for (size_t run = kLanes / kPadded; run > 1; run /= 2) {
+    groups[0] = MergeNeighbours(groups[0], groups[0]);
+  }
+  if (layout.terms == 1) return groups[0].best;
+  const FloatVec second = groups[0].second;
+  const FloatVec sum =
+      hn::Add(groups[0].best, hn::IfThenElse(hn::Eq(second, lowest), hn::Zero(d), second));
+  const FloatVec bounded = hn::Max(hn::Min(sum, hn::Set(d, FLT_MAX)), hn::Set(d, -FLT_MAX));
+  return hn::IfThenElse(hn::Eq(groups[0].best, lowest), lowest, bounded);
+}
+
+HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_RESTRICT row) {
+  switch (std::bit_ceil(layout.num_groups)) {
+    case 2:
+      return GroupScores<2>(layout, row);
+    case 4:
+      return GroupScores<4>(layout, row);
+    case 8:
+      return GroupScores<HWY_MIN(kLanes, size_t{8})>(layout, row);
+    default:
+      return GroupScores<kLanes>(layout, row);
+  }
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
