@@ -5,6 +5,8 @@ option(SWITCHYARD_BENCHMARKS "Build the benchmarks" ${PROJECT_IS_TOP_LEVEL})
 option(SWITCHYARD_FUZZERS "Build the libFuzzer programs (clang only)" OFF)
 option(SWITCHYARD_WERROR "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 option(BUILD_SHARED_LIBS "switchyard::switchyard is the shared library" OFF)
+set(SWITCHYARD_DISABLED_TARGETS "" CACHE STRING
+    "Highway targets not to compile for, as in HWY_AVX3|HWY_AVX3_DL; empty for all that are of use")
 set(SWITCHYARD_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=…; empty for none")
 
 find_package(OpenMP QUIET COMPONENTS CXX)
