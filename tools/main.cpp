@@ -48,7 +48,7 @@ int run(int argc, char** argv) {
   program.name("switchyard");
   program.set_version_flag("--version", "switchyard " + build_info().version);
   program.require_subcommand(0, 1);  // none is told below, an unknown one as unexpected
-  program.fallthrough();  // so that --log-level may follow the subcommand
+  program.fallthrough();             // so that --log-level may follow the subcommand
   program.footer("Exit code 2: wrong usage or input. Exit code 1: any other failure.");
   add_log_level(program);
   add_run_command(program);
