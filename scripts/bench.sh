@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the benchmarks, runs them and writes bench/results/<CPU model>-<date>.md.
 #
-# Let the machine be idle. Arguments go to the Google Benchmark programs, as in
-# `scripts/bench.sh --benchmark_filter=E256`.
+# Let the machine be idle. Arguments go to the permutation's benchmark, as in
+# `scripts/bench.sh --benchmark_filter=E:256`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,26 +21,20 @@ out=bench/results/$slug-$(date +%F).md
 partial=$(mktemp)
 trap 'rm -f "$partial"' EXIT
 
-section() { # title command…
-  echo
-  echo "## $1"
-  echo
-  echo '```text'
-  "${@:2}" 2>/dev/null
-  echo '```'
-}
 {
   echo "# $model, $(date +%F)"
   echo
   echo "- commit: $commit"
-  echo "- machine: $model, $(nproc) cores, $(uname -sr)"
+  echo "- machine: $model, $(nproc) cores, $(uname -sr), load $(cut -d ' ' -f 1 /proc/loadavg) before"
   echo "- compiler: $("$compiler" --version | head -n 1), Release"
-  # A table of its own, where the program offers one.
-  if table=$("$bin/routing_bench" --table 2>/dev/null) && [[ $table == *'|'* ]]; then
-    printf '\n## Routing, at a glance\n\n%s\n' "$table"
-  fi
-  section Routing "$bin/routing_bench" "$@"
-  section Permutation "$bin/permutation_bench" "$@"
+  echo "- command: scripts/bench.sh"
+  printf '\n## Routing\n\n'
+  "$bin/routing_bench" --table
+  printf '\n## Routing, beside PyTorch\n\n'
+  if [[ -x /usr/bin/python3 ]]; then /usr/bin/python3 bench/torch_routing.py "$bin/routing_bench"; fi
+  printf '\n## Permutation\n\n```text\n'
+  "$bin/permutation_bench" --benchmark_min_time=0.05 "$@" 2>/dev/null
+  echo '```'
 } >"$partial"
 cp "$partial" "$out"
 echo "Written: $PWD/$out"
