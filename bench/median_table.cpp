@@ -28,7 +28,7 @@ void run_interleaved(MedianReporter& reporter, int repetitions, const std::strin
   std::vector<std::string> words = {"table",
                                     "--benchmark_repetitions=" + std::to_string(repetitions),
                                     "--benchmark_enable_random_interleaving=true",
-                                    "--benchmark_min_time=0.02", "--benchmark_filter=" + filter};
+                                    "--benchmark_min_time=0.005", "--benchmark_filter=" + filter};
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   auto argc = static_cast<int>(argv.size());

@@ -43,7 +43,7 @@ class RoutingBatch {
   [[nodiscard]] int32_t* expert_ids() { return expert_ids_.data(); }
   [[nodiscard]] float* gate_weights() { return gate_weights_.data(); }
 
-  /// Routes the current rows by the reference and by what is in the outputs now; throws when a bit
+  /// Routes the first of the current rows by the reference; throws when a bit of the outputs
   /// differs.
   void check_outputs();
 

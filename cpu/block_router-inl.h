@@ -78,6 +78,12 @@ HWY_NOINLINE void ChooseUnsureRows(const BlockScores<T>& block, size_t top_k, Bl
     const size_t padded = PaddedSize(block.size);
     WidenRow(block.row(row), block.size, nullptr, widened);
     int32_t chosen[kMaxTopK];
+    // A row without a finite score is not worth a search.
+    FloatVec best = hn::Set(FloatTag(), kMinusInfinity);
+    for (size_t i = 0; i < padded; i += kLanes) {
+      best = MaxOfNumbers(hn::Load(FloatTag(), widened + i), best);
+    }
+    if (GreatestLane(best) == kMinusInfinity) continue;
     if (SelectRow(widened, padded, top_k, chosen) < top_k) continue;
     bool ordinary = true;
     for (size_t j = 0; j < top_k; ++j) ordinary &= std::isfinite(widened[chosen[j]]);

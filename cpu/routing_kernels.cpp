@@ -16,6 +16,25 @@ bool IsPadding(const RouteTask& task, int64_t token) {
   return task.token_mask != nullptr && task.token_mask[token] == 0;
 }
 
+// A row that a block left over. Batches are padded with rows of NaN, so those are done at once.
+void RouteLeftoverRow(const RouteTask& task, int64_t token, RouteTally& tally) {
+  if (task.expert_mask == nullptr) {
+    HWY_ALIGN float row[kMaxBlockScores];
+    WidenRow(task, token, row);
+    const size_t padded = PaddedSize(static_cast<size_t>(task.config.num_experts));
+    if (CleanRow(row, padded) == kMinusInfinity) {
+      ++tally.num_degenerate_rows;
+      int32_t* const ids = task.expert_ids.row(token);
+      for (int32_t slot = 0; slot < task.config.top_k; ++slot) {
+        ids[slot] = slot;
+        StoreWeight(task, token, slot, 0.0f);
+      }
+      return;
+    }
+  }
+  RouteRow(task, token, tally);
+}
+
 // The rows of the task itself.
 HWY_INLINE BlockOutput OutputOf(const RouteTask& task, int64_t first) {
   TensorView weights = task.gate_weights;
@@ -65,7 +84,7 @@ HWY_NOINLINE void RouteBlocks(const RouteTask& task, const BlockPlan& plan, int6
                          : RouteLastBlock<kMethod, T>(task, plan, first, done, scratch);
     for (; alone != 0; alone &= alone - 1) {
       const int64_t token = first + static_cast<int64_t>(hwy::Num0BitsBelowLS1Bit_Nonzero64(alone));
-      if (!IsPadding(task, token)) RouteRow(task, token, tally);
+      if (!IsPadding(task, token)) RouteLeftoverRow(task, token, tally);
     }
     FinishTokens(task, done, first + kRows, tally);
     done = first + kRows;

@@ -129,9 +129,11 @@ HWY_INLINE int32_t KthLargest(const int32_t* HWY_RESTRICT keys, size_t count, si
     }
     return static_cast<size_t>(hn::GetLane(hn::SumOfLanes(d, sum)));
   };
+  // Ties at the top need no search.
+  reached = count_at_least(high);
+  if (reached >= k) return static_cast<int32_t>(high);
   // Invariant: at least k keys reach `low`, fewer reach `high`.
   reached = count_at_least(low);
-  ++high;
   while (high - low > 1 && reached != k) {
     const int64_t middle = low + (high - low) / 2;
     const size_t at_least = count_at_least(middle);
