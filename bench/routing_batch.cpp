@@ -42,7 +42,7 @@ RoutingBatch::RoutingBatch(const RoutingCase& routing_case, int64_t num_tokens, 
   std::normal_distribution<float> normal(0.0f, 1.5f);
   // Drawing millions of numbers would take longer than the measurement: rows repeat after these, at
   // a length that is a multiple of no row's.
-  static const std::vector<float> pool = [&] {
+  static const std::vector<float> kPool = [&] {
     std::vector<float> values(1000003);
     for (float& value : values) value = normal(engine);
     return values;
@@ -59,8 +59,8 @@ RoutingBatch::RoutingBatch(const RoutingCase& routing_case, int64_t num_tokens, 
       case Logits::kNormal:
         break;
     }
-    next = next + 1 < pool.size() ? next + 1 : 0;
-    return pool[next];
+    next = next + 1 < kPool.size() ? next + 1 : 0;
+    return kPool[next];
   };
   if (dtype == DataType::kFloat32) {
     float_logits_.resize(elements);

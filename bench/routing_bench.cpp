@@ -110,19 +110,19 @@ void add_beside_plain(const RoutingCase& c, int64_t num_tokens, DataType dtype) 
 }
 
 const std::vector<RoutingCase>& softmax_cases() {
-  static const std::vector<RoutingCase> cases = {
+  static const std::vector<RoutingCase> kCases = {
       softmax_case(8, 2),         softmax_case(16, 2),        softmax_case(60, 4),
       softmax_case(64, 1),        softmax_case(64, 8),        softmax_case(128, 1),
       softmax_case(128, 8),       softmax_case(256, 8),       softmax_case(512, 10),
       softmax_case(8, 2, false),  softmax_case(64, 6, false), softmax_case(128, 8, false),
       softmax_case(256, 8, false)};
-  return cases;
+  return kCases;
 }
 
 const std::vector<RoutingCase>& spot_cases() {
-  static const std::vector<RoutingCase> cases = {softmax_case(8, 2), softmax_case(64, 8),
-                                                 softmax_case(128, 8), softmax_case(256, 8)};
-  return cases;
+  static const std::vector<RoutingCase> kCases = {softmax_case(8, 2), softmax_case(64, 8),
+                                                  softmax_case(128, 8), softmax_case(256, 8)};
+  return kCases;
 }
 
 constexpr int64_t kBelowAvx2 = HWY_ARCH_X86 ? HWY_AVX2 - 1 : 0;
