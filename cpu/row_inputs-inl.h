@@ -61,11 +61,18 @@ HWY_INLINE FloatVec LoadWidened(const Float16* p) {
   return hn::BitCast(d, hn::Or(widened, sign));
 }
 
-// The first `count` floats, fewer than a vector; the other lanes are -inf.
-HWY_INLINE FloatVec LoadPadded(const float* p, size_t count) {
-  const FloatTag d;
+// The first `count` floats, at most a vector, and no byte behind them; the other lanes are -inf.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadPadded(D d, const float* p, size_t count) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
   const auto present = hn::FirstN(d, count);
   return hn::IfThenElse(present, hn::MaskedLoad(present, d, p), hn::Set(d, kMinusInfinity));
+#else
+  // Masked loads of the other targets read whole vectors.
+  HWY_ALIGN float values[hn::MaxLanes(D())];
+  for (size_t i = 0; i < hn::Lanes(d); ++i) values[i] = i < count ? p[i] : kMinusInfinity;
+  return hn::Load(d, values);
+#endif
 }
 
 // Copies a row, widened, and pads it with -inf to a multiple of kRowPadding. Masked experts become
@@ -81,7 +88,7 @@ HWY_INLINE void WidenRow(const T* HWY_RESTRICT row, size_t num_experts, const ui
   size_t i = 0;
   if constexpr (sizeof(T) == sizeof(float)) {
     for (; i + kLanes <= num_experts; i += kLanes) hn::Store(hn::LoadU(d, row + i), d, out + i);
-    if (i < num_experts) hn::Store(LoadPadded(row + i, num_experts - i), d, out + i);
+    if (i < num_experts) hn::Store(LoadPadded(d, row + i, num_experts - i), d, out + i);
   } else if (num_experts >= kLanes) {
     // The last vector overlaps the one before it.
     for (; i + kLanes <= num_experts; i += kLanes) hn::Store(LoadWidened(row + i), d, out + i);

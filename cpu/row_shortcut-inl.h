@@ -45,8 +45,7 @@ HWY_INLINE bool ChooseBestTwo(D d, const float* HWY_RESTRICT row, size_t num_exp
                               ShortcutChoice& choice) {
   using V = hn::Vec<D>;
   const V lowest = hn::Set(d, kMinusInfinity);
-  const auto present = hn::FirstN(d, num_experts);
-  const V x = hn::IfThenElse(present, hn::MaskedLoad(present, d, row), lowest);
+  const V x = LoadPadded(d, row, num_experts);
   const auto finite = hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity()));
   if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return false;
   const V best = hn::MaxOfLanes(d, x);
@@ -69,7 +68,7 @@ HWY_INLINE bool ChooseTinyRow(const float* HWY_RESTRICT row, size_t num_experts,
                               bool renormalize, ShortcutChoice& choice) {
   const FloatTag d;
   const IntTag di;
-  const FloatVec x = hn::Add(LoadPadded(row, num_experts), hn::Zero(d));
+  const FloatVec x = hn::Add(LoadPadded(d, row, num_experts), hn::Zero(d));
   const auto present = hn::FirstN(d, num_experts);
   if (!hn::AllTrue(d, hn::Or(hn::Not(present), IsFiniteMask(x)))) return false;
   const IntVec key = OrderedBits(x);
