@@ -1,0 +1,140 @@
+// What device code takes from outside CUDA's own names: the one header that reads differently under
+// nvcc and under a host compiler, where an executor stands in for the GPU.
+//
+// Kernels include this header and no other of CUDA's. Besides what it declares they use CUDA's
+// built-in variables and functions under their own names. Blocks are one-dimensional and whole
+// warps.
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#else
+#include "simt/simt.h"
+#endif
+
+#include <cstdint>
+
+/// SWITCHYARD_SHARED(int, counts, [kWarps][32]); declares an array, or without extents a variable,
+/// in static shared memory. Like any declaration it stands before code that may leave the kernel.
+///
+/// SWITCHYARD_DYNAMIC_SHARED(float, scores); declares `float* const scores`, the start of the
+/// launch's shared_bytes, 16-byte aligned. One kernel may declare it under several types.
+#if defined(__CUDACC__)
+#define SWITCHYARD_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
+#define SWITCHYARD_DYNAMIC_SHARED(type, name)                              \
+  extern __shared__ __align__(16) unsigned char switchyard_shared_bytes[]; \
+  type* const name = reinterpret_cast<type*>(switchyard_shared_bytes)
+#else
+#define SWITCHYARD_SHARED(type, name, ...) SIMT_SHARED(type, name, __VA_ARGS__)
+#define SWITCHYARD_DYNAMIC_SHARED(type, name) SIMT_DYNAMIC_SHARED(type, name)
+#endif
+
+/// SWITCHYARD_LAUNCH((kernel<float, 8>), config, arguments…) enqueues a kernel and returns
+/// cudaError_t. The kernel may also be a pointer that a table gave.
+#define SWITCHYARD_LAUNCH(kernel, ...) ::switchyard::cuda::launch(kernel, __VA_ARGS__)
+
+namespace switchyard::cuda {
+
+inline constexpr int kWarpSize = 32;
+
+struct LaunchConfig {
+  dim3 grid;
+  dim3 block;
+  int64_t shared_bytes = 0;  ///< dynamic shared memory; beyond 48 KiB the kernel must be opted in
+  cudaStream_t stream = nullptr;
+  /// May start while the grid before it in the stream still runs, and then must call
+  /// wait_for_previous_grid() before it touches memory. For devices of compute capability 9.0 on.
+  bool dependent = false;
+};
+
+/// Enqueues `kernel`; returns what the launch itself says, never what the kernel does later.
+template <class... Parameters, class... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), const LaunchConfig& config,
+                   Arguments&&... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t native{};
+  native.gridDim = config.grid;
+  native.blockDim = config.block;
+  native.dynamicSmemBytes = static_cast<size_t>(config.shared_bytes);
+  native.stream = config.stream;
+  native.attrs = &attribute;
+  native.numAttrs = config.dependent ? 1 : 0;
+#if defined(__CUDACC__)
+  return cudaLaunchKernelEx(&native, kernel, static_cast<Arguments&&>(arguments)...);
+#else
+  return simt::launch(native, kernel, static_cast<Arguments&&>(arguments)...);
+#endif
+}
+
+/// Waits until the grid before this one in the stream is done and its writes are visible. Costs
+/// nothing in a launch that is not `dependent`.
+__device__ __forceinline__ void wait_for_previous_grid() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+/// Lets a `dependent` grid behind this one start once every block has called it or has ended.
+__device__ __forceinline__ void let_next_grid_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % kWarpSize); }
+
+__device__ __forceinline__ int warp_index_in_block() {
+  return static_cast<int>(threadIdx.x / kWarpSize);
+}
+
+__device__ __forceinline__ int warps_per_block() {
+  return static_cast<int>(blockDim.x / kWarpSize);
+}
+
+__device__ __forceinline__ int64_t global_warp_index() {
+  return static_cast<int64_t>(blockIdx.x) * warps_per_block() + warp_index_in_block();
+}
+
+/// Loads and stores of 2, 4, 8 or 16 bytes at once through a vector type such as uint4, at an
+/// address aligned to its size; a GPU stops at any other, and so does the executor. The streaming
+/// forms tell the caches that nobody reads this memory again; they take CUDA's own vector types.
+template <class T>
+__device__ __forceinline__ T load_vector(const T* address) {
+#if !defined(__CUDACC__)
+  simt::require_alignment(address, sizeof(T));
+#endif
+  return *address;
+}
+
+template <class T>
+__device__ __forceinline__ T load_vector_streaming(const T* address) {
+  return __ldcs(address);
+}
+
+template <class T>
+__device__ __forceinline__ void store_vector(T* address, const T& value) {
+#if !defined(__CUDACC__)
+  simt::require_alignment(address, sizeof(T));
+#endif
+  *address = value;
+}
+
+template <class T>
+__device__ __forceinline__ void store_vector_streaming(T* address, const T& value) {
+  __stcs(address, value);
+}
+
+/// The 16 bytes at a 16-byte aligned address, whatever they hold.
+__device__ __forceinline__ uint4 load16(const void* address) {
+  return load_vector(static_cast<const uint4*>(address));
+}
+
+__device__ __forceinline__ void store16(void* address, const uint4& value) {
+  store_vector(static_cast<uint4*>(address), value);
+}
+
+}  // namespace switchyard::cuda
