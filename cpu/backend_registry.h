@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/permuter_backend.h"
-#include "cpu/router_backend.h"
+#include "switchyard/permuter_backend.h"
+#include "switchyard/router_backend.h"
 
 namespace switchyard::cpu {
 

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "cpu/permuter_backend.h"
+#include "switchyard/permuter_backend.h"
 
 namespace switchyard::cpu {
 

@@ -4,10 +4,10 @@
 #include <limits>
 
 #include "cpu/backend_registry.h"
-#include "cpu/permuter_backend.h"
 #include "cpu/refuse.h"
 #include "cpu/view_checks.h"
 #include "switchyard/permutation.h"
+#include "switchyard/permuter_backend.h"
 
 namespace switchyard {
 

@@ -5,8 +5,8 @@
 
 #include "cpu/backend_registry.h"
 #include "cpu/refuse.h"
-#include "cpu/router_backend.h"
 #include "cpu/view_checks.h"
+#include "switchyard/router_backend.h"
 #include "switchyard/router_losses.h"
 
 namespace switchyard {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "cpu/router_backend.h"
+#include "switchyard/router_backend.h"
 
 namespace switchyard::cpu {
 

@@ -1,0 +1,97 @@
+#include "cuda/device_state.h"
+
+#include <string>
+
+#include "switchyard/errors.h"
+
+namespace switchyard::cuda {
+namespace {
+
+std::string text_of(cudaError_t status) {
+  return std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ")";
+}
+
+/// Errors after which every call on the device fails until the process ends.
+bool is_sticky(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorHardwareStackError:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+      return true;
+    default:
+      return false;
+  }
+}
+
+int attribute_of(int device, cudaDeviceAttr attribute) {
+  int value = 0;
+  const cudaError_t status = cudaDeviceGetAttribute(&value, attribute, device);
+  if (status != cudaSuccess) throw CudaError("cudaDeviceGetAttribute: " + text_of(status));
+  return value;
+}
+
+}  // namespace
+
+DeviceState::DeviceState() {
+  int count = 0;
+  cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) status = cudaGetDevice(&device_);
+  if (status != cudaSuccess || count == 0) {
+    throw Unavailable("no CUDA device" +
+                      (status == cudaSuccess ? std::string() : ": " + text_of(status)));
+  }
+  num_multiprocessors_ = attribute_of(device_, cudaDevAttrMultiProcessorCount);
+  reads_pageable_memory_ = attribute_of(device_, cudaDevAttrPageableMemoryAccess) != 0;
+}
+
+void DeviceState::check_usable(StreamView stream) const {
+  if (!usable_.load(std::memory_order_relaxed)) {
+    throw CudaError("device " + std::to_string(device_) +
+                    " met an error that cannot be undone; this object is no longer usable");
+  }
+  int stream_device = device_;
+  check(stream.get() == nullptr ? cudaGetDevice(&stream_device)
+                                : cudaStreamGetDevice(stream.get(), &stream_device),
+        "cudaStreamGetDevice");
+  if (stream_device != device_) {
+    throw InvalidArgument("stream belongs to device " + std::to_string(stream_device) +
+                          ", must belong to device " + std::to_string(device_));
+  }
+}
+
+void DeviceState::check_memory(const char* name, const void* pointer, std::size_t alignment) const {
+  if (pointer == nullptr) return;
+  if (reinterpret_cast<std::uintptr_t>(pointer) % alignment != 0) {
+    throw InvalidArgument(std::string(name) + " is not aligned to " + std::to_string(alignment) +
+                          " bytes");
+  }
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, pointer), "cudaPointerGetAttributes");
+  const bool on_host = attributes.type == cudaMemoryTypeUnregistered;
+  if (on_host && !reads_pageable_memory_) {
+    throw InvalidArgument(std::string(name) + " is host memory, must be memory of device " +
+                          std::to_string(device_));
+  }
+  if (attributes.type == cudaMemoryTypeDevice && attributes.device != device_) {
+    throw InvalidArgument(std::string(name) + " is memory of device " +
+                          std::to_string(attributes.device) + ", must be memory of device " +
+                          std::to_string(device_));
+  }
+}
+
+void DeviceState::check(cudaError_t status, const char* call) const {
+  if (status == cudaSuccess) return;
+  const bool sticky = is_sticky(status);
+  if (sticky) usable_.store(false, std::memory_order_relaxed);
+  throw CudaError(std::string(call) + ": " + text_of(status) +
+                  (sticky ? "; the device cannot be used any more" : ""));
+}
+
+}  // namespace switchyard::cuda

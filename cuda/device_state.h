@@ -1,0 +1,45 @@
+// What every object of the CUDA backend knows of its device: whose memory its kernels may follow,
+// and whether the device still works.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "switchyard/stream.h"
+
+namespace switchyard::cuda {
+
+/// The device that was current when it was made. Its checks run on the host before any launch.
+class DeviceState {
+ public:
+  /// @throws Unavailable  saying "no CUDA device" where there is none or no driver.
+  DeviceState();
+
+  [[nodiscard]] int device() const { return device_; }
+  [[nodiscard]] int num_multiprocessors() const { return num_multiprocessors_; }
+
+  /// @throws InvalidArgument  when the stream belongs to another device.
+  /// @throws CudaError        when an earlier call left the device unusable.
+  void check_usable(StreamView stream) const;
+
+  /// A null pointer passes: what may be left out is the front door's business.
+  /// @throws InvalidArgument  naming the argument when kernels here cannot follow `pointer`, or
+  /// when
+  ///                          it is not a multiple of `alignment`.
+  void check_memory(const char* name, const void* pointer, std::size_t alignment) const;
+
+  /// @throws CudaError  with the call and CUDA's text. Where the error is sticky, the object says
+  ///                    so now and refuses every later use.
+  void check(cudaError_t status, const char* call) const;
+
+ private:
+  int device_ = 0;
+  int num_multiprocessors_ = 0;
+  bool reads_pageable_memory_ = false;
+  mutable std::atomic<bool> usable_{true};
+};
+
+}  // namespace switchyard::cuda
