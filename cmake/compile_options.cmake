@@ -35,9 +35,7 @@ if(SWITCHYARD_SANITIZE)
   target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
                                                     -fno-omit-frame-pointer
                                                     # A test must not pass over a finding.
-                                                    -fno-sanitize-recover=all
-                                                    # Sanitized code misleads this warning of GCC.
-                                                    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+                                                    -fno-sanitize-recover=all)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
 endif()
 # GCC's -Wconversion leaves changes of sign out.

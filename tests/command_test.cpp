@@ -81,7 +81,7 @@ TEST(RouteCommand, WritesWhatTheLibraryComputes) {
     ASSERT_EQ(layer.expert_ids.rows, 2048);
     ASSERT_EQ(layer.expert_ids.cols, 8);
     EXPECT_TRUE(std::equal(ids.begin(), ids.end(), layer.expert_ids.data));
-    EXPECT_EQ(std::memcmp(weights.data(), layer.gate_weights.data, 2048 * 8 * 4), 0);
+    EXPECT_TRUE(std::equal(weights.begin(), weights.end(), layer.gate_weights.data));
     EXPECT_TRUE(std::equal(counts.begin(), counts.end(), layer.tokens_per_expert.data));
   }
   EXPECT_EQ(output.metadata("top_k"), "8");

@@ -76,7 +76,7 @@ void ThreadPool::parallel_for(int num_tasks, Task task, void* context) {
 const std::vector<CpuVariant>& cpu_variants() {
   static ThreadPool two(2);
   static ThreadPool five(5);
-  static const std::vector<CpuVariant> variants = [] {
+  static const std::vector<CpuVariant> kVariants = [] {
     std::vector<CpuVariant> all;
     for (const int64_t target : cpu_targets()) {
       const std::string name = hwy::TargetName(target);
@@ -88,7 +88,7 @@ const std::vector<CpuVariant>& cpu_variants() {
     all.push_back({"best target, 3 threads of its own", cpu_targets().front(), {3, nullptr}});
     return all;
   }();
-  return variants;
+  return kVariants;
 }
 
 }  // namespace switchyard::test

@@ -1,6 +1,7 @@
 // Output memory with guard words around it and between its rows.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -64,9 +65,9 @@ class Guarded {
   T* first() { return memory_.data() + kGuard; }
 
   [[nodiscard]] bool has_pattern(int64_t i) const {
-    unsigned char expected[sizeof(T)];
-    std::memset(expected, kPattern, sizeof(T));
-    return std::memcmp(&memory_[static_cast<size_t>(i)], expected, sizeof(T)) == 0;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(&memory_[static_cast<size_t>(i)]);
+    return std::all_of(bytes, bytes + sizeof(T),
+                       [](unsigned char byte) { return byte == kPattern; });
   }
 
   int64_t rows_;

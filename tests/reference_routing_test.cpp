@@ -199,8 +199,8 @@ TEST(ReferenceRouting, TiedGroupsGoToTheLowerGroup) {
 
 TEST(ReferenceRouting, OpposedInfinitiesInAGroupSumCountAsTheLowest) {
   // The fixed tree over 8 terms meets +inf and -inf here.
-  constexpr float m = FLT_MAX;
-  constexpr float s = 0x1p103f;
+  const float m = FLT_MAX;
+  const float s = 0x1p103f;
   const std::vector<float> logits = {m,  s,  s,  s,  s, -m, -m, -m, -m, -m, -m, -m,
                                      -m, -m, -m, -m, 0, 0,  0,  0,  0,  0,  0,  0};
   const RouterConfig config{.num_experts = 24,

@@ -40,7 +40,7 @@ struct ConfigRefusal {
 };
 
 TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheConfig) {
-  const ConfigRefusal kRefusals[] = {
+  const ConfigRefusal refusals[] = {
       {[](auto& c) { c.num_experts = 0; }, {"num_experts", "0", "[1, 2048]"}},
       {[](auto& c) { c.num_experts = -3; }, {"num_experts", "-3", "[1, 2048]"}},
       {[](auto& c) { c.num_experts = 2049; }, {"num_experts", "2049", "[1, 2048]"}},
@@ -68,7 +68,7 @@ TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheConfig) {
       {[](auto& c) { c.shared_expert_weight = NAN; }, {"shared_expert_weight", "nan", "finite"}},
       {[](auto& c) { c.shared_expert_weight = -INFINITY; }, {"shared_expert_weight", "-inf"}},
   };
-  for (const ConfigRefusal& r : kRefusals) {
+  for (const ConfigRefusal& r : refusals) {
     RouterConfig config = kGood;
     r.spoil(config);
     expect_parts(refusal([&] { validate(config); }), r.parts);
@@ -127,7 +127,7 @@ struct CallRefusal {
 };
 
 TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheCall) {
-  const CallRefusal kRefusals[] = {
+  const CallRefusal refusals[] = {
       {[](Call& c) { c.inputs.logits.cols = 7; }, {"logits", "7 columns", "8"}},
       {[](Call& c) { c.inputs.logits.rows = -1; }, {"logits", "-1 rows", "0 or more"}},
       {[](Call& c) { c.inputs.logits.row_stride = 7; }, {"logits", "row_stride 7", "8"}},
@@ -162,7 +162,7 @@ TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheCall) {
     const Router router(kGood, backend);
     Call good;
     ASSERT_EQ(refusal([&] { good.route(router); }), "");
-    for (const CallRefusal& r : kRefusals) {
+    for (const CallRefusal& r : refusals) {
       Call call;
       r.spoil(call);
       expect_parts(refusal([&] { call.route(router); }), r.parts);

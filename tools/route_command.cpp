@@ -50,8 +50,8 @@ RoutedLayer route(const Router& router, const TraceLayer& layer, VectorView<cons
 
 template <typename T>
 void add(TensorFileWriter& writer, const RoutedLayer& layer, const char* name, const char* dtype,
-         std::vector<int64_t> shape, const Buffer<T>& values) {
-  writer.add("layers." + std::to_string(layer.index) + "." + name, dtype, std::move(shape),
+         const std::vector<int64_t>& shape, const Buffer<T>& values) {
+  writer.add("layers." + std::to_string(layer.index) + "." + name, dtype, shape,
              std::as_bytes(std::span(values.begin(), values.end())));
 }
 
