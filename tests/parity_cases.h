@@ -16,8 +16,8 @@ namespace switchyard::test {
 inline std::optional<nlohmann::json> find_parity_case(const std::string& id) {
   std::ifstream file(SWITCHYARD_SOURCE_DIR "/../shared/parity/cases.json");
   if (!file) return std::nullopt;
-  static const nlohmann::json document = nlohmann::json::parse(file);
-  for (const nlohmann::json& candidate : document.at("cases")) {
+  static const nlohmann::json kDocument = nlohmann::json::parse(file);
+  for (const nlohmann::json& candidate : kDocument.at("cases")) {
     if (candidate.at("id") == id) return candidate;
   }
   ADD_FAILURE() << "no parity case " << id;
@@ -48,7 +48,9 @@ inline double parity_tolerance(const nlohmann::json& parity_case, double expecte
 }  // namespace switchyard::test
 
 /// Declares `name` as the parity case `id`, or skips the test.
+// NOLINTBEGIN(bugprone-macro-parentheses): a declared name takes none
 #define SWITCHYARD_PARITY_CASE(name, id)                                                \
   const auto name##_found = ::switchyard::test::find_parity_case(id);                   \
   if (!name##_found) GTEST_SKIP() << "../shared/parity/cases.json is not here: " << id; \
   const nlohmann::json& name = *name##_found
+// NOLINTEND(bugprone-macro-parentheses)

@@ -88,7 +88,7 @@ class PermuterRefusal : public testing::TestWithParam<Backend> {
         view_(out_.view()) {}
 
   std::string refusal_of_sort(MatrixView<const int32_t> ids, ConstTensorView weights) {
-    const std::string text = refusal_of([&] { permuter_.sort(ids, weights, view_, workspace_); });
+    std::string text = refusal_of([&] { permuter_.sort(ids, weights, view_, workspace_); });
     EXPECT_TRUE(out_.untouched()) << text;
     return text;
   }
@@ -166,7 +166,7 @@ TEST_P(PermuterRefusal, Contract10_MovesNameTheShapeThatDisagrees) {
   const std::vector<std::byte> tokens(2 * 8);
   Guarded<std::byte> sorted(4, 8, 8);
   const auto permute = [&](MatrixView<const std::byte> from, MatrixView<std::byte> to) {
-    const std::string text = refusal_of([&] { permuter_.permute(view_, from, to); });
+    std::string text = refusal_of([&] { permuter_.permute(view_, from, to); });
     EXPECT_TRUE(sorted.untouched()) << text;
     return text;
   };
@@ -179,7 +179,7 @@ TEST_P(PermuterRefusal, Contract10_MovesNameTheShapeThatDisagrees) {
   const std::vector<float> answers(4 * 2);
   Guarded<float> combined(2, 2, 2);
   const auto unpermute = [&](ConstTensorView from, ConstTensorView weights, TensorView into) {
-    const std::string text = refusal_of([&] { permuter_.unpermute(view_, from, weights, into); });
+    std::string text = refusal_of([&] { permuter_.unpermute(view_, from, weights, into); });
     EXPECT_TRUE(combined.untouched()) << text;
     return text;
   };
