@@ -52,6 +52,17 @@ SWITCHYARD_HOST_DEVICE inline float fused_multiply_add(float a, float b, float c
 #endif
 }
 
+/// C::kPoly from the power kPower up, by Horner's rule: c + x * (…).
+template <typename C, int kPower, int kDegree>
+SWITCHYARD_HOST_DEVICE inline float polynomial(float x) {
+  constexpr float kCoefficient = C::kPoly[kPower];
+  if constexpr (kPower == kDegree) {
+    return kCoefficient;
+  } else {
+    return fused_multiply_add(polynomial<C, kPower + 1, kDegree>(x), x, kCoefficient);
+  }
+}
+
 /// e^x for finite x, within 1.2 ulp of the true value; 0 below -110, e^88.7 above 88.7.
 SWITCHYARD_HOST_DEVICE inline float exp(float x) {
   using C = ExpConstants;
@@ -61,8 +72,7 @@ SWITCHYARD_HOST_DEVICE inline float exp(float x) {
   const float n = biased - C::kRoundingBias;
   float f = fused_multiply_add(clamped, C::kLog2E, -n);
   f = fused_multiply_add(clamped, C::kLog2ERest, f);
-  float p = C::kPoly[6];
-  for (int i = 5; i >= 0; --i) p = fused_multiply_add(p, f, C::kPoly[i]);
+  const float p = polynomial<C, 0, 6>(f);
   // Two factors, so that a subnormal result is rounded once and 2^128 is never formed.
   const auto exponent = static_cast<int32_t>(n);
   const int32_t half = exponent >> 1;
@@ -86,9 +96,7 @@ SWITCHYARD_HOST_DEVICE inline float sigmoid(float x) {
 SWITCHYARD_HOST_DEVICE inline float log1p(float t) {
   const float z = t / (2.0f + t);
   const float z2 = z * z;
-  float p = Log1pConstants::kPoly[5];
-  for (int i = 4; i >= 0; --i) p = fused_multiply_add(p, z2, Log1pConstants::kPoly[i]);
-  return (z + z) * p;
+  return (z + z) * polynomial<Log1pConstants, 0, 5>(z2);
 }
 
 /// log(x) for a normal, positive x, within 3 ulp away from x = 1.
