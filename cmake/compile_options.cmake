@@ -6,6 +6,7 @@ find_program(SWITCHYARD_CCACHE ccache)
 mark_as_advanced(SWITCHYARD_CCACHE)
 if(SWITCHYARD_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SWITCHYARD_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${SWITCHYARD_CCACHE})
 endif()
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
@@ -23,20 +24,31 @@ add_library(switchyard_flags INTERFACE)
 target_compile_features(switchyard_flags INTERFACE cxx_std_20)
 target_include_directories(switchyard_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
 # The contract's bits rest on explicit fused multiply-adds only.
-target_compile_options(
-  switchyard_flags INTERFACE -Wall -Wextra -Wconversion -Wshadow -ffp-contract=off
-                             $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>)
-# GCC 12 sees an overlap in "literal" + string that is not there.
-target_compile_options(switchyard_flags INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+set(cxx_options -Wall -Wextra -Wconversion -Wshadow $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror>
+                -ffp-contract=off)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 sees an overlap in "literal" + string that is not there.
+  list(APPEND cxx_options -Wno-restrict)
+  if(SWITCHYARD_SANITIZE)
+    # Instrumented, the standard library's own std::function looks uninitialised to GCC 12.
+    list(APPEND cxx_options -Wno-maybe-uninitialized)
+  endif()
+elseif(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # GCC's -Wconversion leaves changes of sign out.
+  list(APPEND cxx_options -Wno-sign-conversion)
+endif()
 if(SWITCHYARD_SANITIZE)
-  # Instrumented, the standard library's own std::function looks uninitialised to GCC 12.
-  target_compile_options(switchyard_flags
-                         INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
-  target_compile_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE}
-                                                    -fno-omit-frame-pointer
-                                                    # A test must not pass over a finding.
-                                                    -fno-sanitize-recover=all)
+  # A test must not pass over a finding.
+  list(APPEND cxx_options -fsanitize=${SWITCHYARD_SANITIZE} -fno-omit-frame-pointer
+       -fno-sanitize-recover=all)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${SWITCHYARD_SANITIZE})
 endif()
-# GCC's -Wconversion leaves changes of sign out.
-target_compile_options(switchyard_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>)
+target_compile_options(switchyard_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>")
+if(SWITCHYARD_CUDA)
+  # CMake 3.25 does not know that nvcc 13 has C++20. Library functions that the contract uses are
+  # constexpr and not marked for devices. Warning 554 objects to views of const elements.
+  set(cuda_options -std=c++20 --fmad=false --expt-relaxed-constexpr -diag-suppress=554
+                   -Xcompiler=-Wall,-Wextra,-ffp-contract=off
+                   $<$<BOOL:${SWITCHYARD_WERROR}>:-Werror=all-warnings>)
+  target_compile_options(switchyard_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")
+endif()

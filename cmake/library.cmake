@@ -12,7 +12,7 @@ foreach(kind IN ITEMS STATIC SHARED)
   add_library(${target} ${kind} ${objects})
   add_library(switchyard::${target} ALIAS ${target})
   set_target_properties(
-    ${target} PROPERTIES OUTPUT_NAME switchyard VERSION ${PROJECT_VERSION}
+    ${target} PROPERTIES LINKER_LANGUAGE CXX OUTPUT_NAME switchyard VERSION ${PROJECT_VERSION}
                          SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_include_directories(

@@ -1,10 +1,16 @@
 #include "cpu/backend_registry.h"
 
+#include "cpu/logging.h"
 #include "cpu/permutation.h"
 #include "cpu/reference/permutation.h"
 #include "cpu/reference/routing.h"
 #include "cpu/routing.h"
 #include "switchyard/errors.h"
+
+#ifdef SWITCHYARD_CUDA
+#include "cuda/devices.h"
+#include "cuda/routing.h"
+#endif
 
 namespace switchyard {
 
@@ -23,26 +29,73 @@ const char* name_of(Backend backend) {
 }
 
 namespace cpu {
+namespace {
 
-std::vector<Backend> available_backends() { return {Backend::kReference, Backend::kCpu}; }
+#ifdef SWITCHYARD_CUDA
+/// Empty where there is a GPU; why not, elsewhere. The machine is asked once.
+const std::string& why_no_gpu() {
+  static const std::string kReason = [] {
+    std::string reason;
+    static_cast<void>(cuda::list_gpus(reason));
+    return reason;
+  }();
+  return kReason;
+}
+#endif
+
+/// CUDA where this build has it and the machine a GPU; says once why not.
+Backend fastest_backend() {
+#ifdef SWITCHYARD_CUDA
+  if (why_no_gpu().empty()) return Backend::kCuda;
+  static const bool kSaid = [] {
+    log(LogLevel::kInfo, "backend auto is cpu: " + why_no_gpu());
+    return true;
+  }();
+  static_cast<void>(kSaid);
+#endif
+  return Backend::kCpu;
+}
+
+}  // namespace
+
+std::vector<Backend> available_backends() {
+  std::vector<Backend> backends{Backend::kReference, Backend::kCpu};
+#ifdef SWITCHYARD_CUDA
+  if (why_no_gpu().empty()) backends.push_back(Backend::kCuda);
+#endif
+  return backends;
+}
 
 Backend resolve_backend(Backend wanted) {
   switch (wanted) {
-    case Backend::kReference:
-      return Backend::kReference;
     case Backend::kAuto:
+      return fastest_backend();
+    case Backend::kReference:
     case Backend::kCpu:
-      return Backend::kCpu;
+      return wanted;
     case Backend::kCuda:
       break;
   }
+#ifdef SWITCHYARD_CUDA
+  if (!why_no_gpu().empty()) throw Unavailable("backend cuda: " + why_no_gpu());
+  return Backend::kCuda;
+#else
   throw Unavailable(std::string("backend ") + name_of(wanted) + " is not part of this build");
+#endif
 }
 
 std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, Backend wanted,
                                                     const CpuThreads& threads) {
-  if (resolve_backend(wanted) == Backend::kReference) return reference::make_router(config);
-  return make_cpu_router(config, threads);
+  switch (resolve_backend(wanted)) {
+    case Backend::kReference:
+      return reference::make_router(config);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_router(config);
+#endif
+    default:
+      return make_cpu_router(config, threads);
+  }
 }
 
 std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,

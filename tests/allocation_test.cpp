@@ -10,7 +10,7 @@
 #include "switchyard/expert_choice.h"
 #include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
 namespace {
@@ -90,9 +90,9 @@ TEST_P(RoutingAllocation, Contract7_RoutingNeverAllocates) {
       result.loss_sums = {losses.data(), static_cast<int64_t>(losses.size())};
       result.num_degenerate_rows = &degenerate;
       const RoutingInputs inputs = batch.inputs();
-      for (const CpuVariant& variant : cpu_variants()) {
+      for (const BackendVariant& variant : backend_variants()) {
         const ScopedCpuTarget target(variant.target);
-        const Router router(c.config, Backend::kCpu, variant.threads);
+        const Router router(c.config, variant.backend, variant.threads);
         std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(num_tokens)));
         EXPECT_EQ(allocations_of([&] { router.route(inputs, result, workspace); }), 0)
             << variant.name << ' ' << describe(c);
@@ -112,10 +112,10 @@ TEST(Allocation, Contract7_ExpertChoiceNeverAllocates) {
     config.score = score;
     std::vector<int32_t> ids(40 * 30);
     std::vector<float> weights(ids.size());
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
       std::vector<std::byte> workspace(static_cast<size_t>(
-          expert_choice_workspace_bytes(config, num_tokens, Backend::kCpu, variant.threads)));
+          expert_choice_workspace_bytes(config, num_tokens, variant.backend, variant.threads)));
       EXPECT_EQ(allocations_of([&] {
                   route_expert_choice(config, logits.view(), {}, {ids.data(), 40, 30},
                                       {weights.data(), 40, 30}, workspace, Backend::kCpu,
@@ -142,11 +142,11 @@ TEST_P(RoutingAllocation, Contract7_HashRoutingNeverAllocates) {
   result.expert_ids = {ids.data(), num_tokens, 6};
   result.gate_weights = MatrixView<float>(weights.data(), num_tokens, 6);
   result.tokens_per_expert = {counts.data(), 40};
-  for (const CpuVariant& variant : cpu_variants()) {
+  for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
     EXPECT_EQ(allocations_of([&] {
                 route_by_hash(config, {token_ids.data(), num_tokens}, {table.data(), 100, 6},
-                              logits.view(), result, Backend::kCpu, variant.threads);
+                              logits.view(), result, variant.backend, variant.threads);
               }),
               0)
         << variant.name;

@@ -1,4 +1,4 @@
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 
 #include <condition_variable>
 #include <mutex>
@@ -16,7 +16,7 @@ std::vector<int64_t> cpu_targets() {
   return targets;
 }
 
-ScopedCpuTarget::ScopedCpuTarget(int64_t target) { hwy::DisableTargets(~target); }
+ScopedCpuTarget::ScopedCpuTarget(int64_t target) { hwy::DisableTargets(target == 0 ? 0 : ~target); }
 
 ScopedCpuTarget::~ScopedCpuTarget() { hwy::DisableTargets(0); }
 
@@ -71,24 +71,6 @@ void ThreadPool::parallel_for(int num_tasks, Task task, void* context) {
   state_->unfinished = num_tasks;
   state_->work_or_stop.notify_all();
   state_->done.wait(lock, [&] { return state_->unfinished == 0; });
-}
-
-const std::vector<CpuVariant>& cpu_variants() {
-  static ThreadPool two(2);
-  static ThreadPool five(5);
-  static const std::vector<CpuVariant> kVariants = [] {
-    std::vector<CpuVariant> all;
-    for (const int64_t target : cpu_targets()) {
-      const std::string name = hwy::TargetName(target);
-      all.push_back({name + ", 1 thread", target, {1, nullptr}});
-      all.push_back({name + ", 2 threads", target, {2, &two}});
-      all.push_back({name + ", 5 threads", target, {5, &five}});
-    }
-    // The backend's own threads, where it is built with them.
-    all.push_back({"best target, 3 threads of its own", cpu_targets().front(), {3, nullptr}});
-    return all;
-  }();
-  return kVariants;
 }
 
 }  // namespace switchyard::test

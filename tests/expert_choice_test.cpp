@@ -12,7 +12,7 @@
 #include <sstream>
 
 #include "switchyard/errors.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/guarded.h"
 #include "tests/random_stream.h"
 #include "tests/routing_inputs.h"
@@ -79,9 +79,9 @@ std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_
     for (int64_t t = 0; t < num_tokens; ++t) mask.push_back(random.chance(percent) ? 0 : 2);
   }
   const Chosen expected = choose(config, logits.view(), mask, Backend::kReference);
-  for (const CpuVariant& variant : cpu_variants()) {
+  for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
-    const Chosen actual = choose(config, logits.view(), mask, Backend::kCpu, variant.threads, 3);
+    const Chosen actual = choose(config, logits.view(), mask, variant.backend, variant.threads, 3);
     const std::string where = " on " + variant.name + " of " + describe(config, logits, seed);
     if (!actual.intact) return "a guard word was overwritten" + where;
     for (size_t i = 0; i < expected.token_ids.size(); ++i) {

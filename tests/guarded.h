@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "switchyard/tensor_view.h"
+#include "tests/backend_memory.h"
 
 namespace switchyard::test {
 
@@ -73,7 +74,7 @@ class Guarded {
   int64_t rows_;
   int64_t cols_;
   int64_t stride_;
-  std::vector<T> memory_;
+  BackendVector<T> memory_;
 };
 
 }  // namespace switchyard::test

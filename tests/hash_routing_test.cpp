@@ -9,7 +9,7 @@
 #include <set>
 
 #include "switchyard/errors.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/guarded.h"
 #include "tests/routing_conformance.h"
 
@@ -271,9 +271,9 @@ TEST(HashRoutingConformance, EveryCpuVariantEqualsTheReference) {
       c.token_ids.push_back(static_cast<int32_t>(random.below(kVocabulary + 1) - 1));
     }
     const RoutedBatch expected = look_up(c, Backend::kReference);
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      ASSERT_EQ(difference(expected, look_up(c, Backend::kCpu, variant.threads)), "")
+      ASSERT_EQ(difference(expected, look_up(c, variant.backend, variant.threads)), "")
           << variant.name << ' ' << describe(r) << " iteration " << i;
     }
   }

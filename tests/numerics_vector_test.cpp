@@ -60,7 +60,7 @@ HWY_AFTER_NAMESPACE();
 #include <limits>
 #include <vector>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/random_stream.h"
 
 namespace switchyard::test {

@@ -6,7 +6,7 @@
 #include <new>
 
 #include "switchyard/permutation.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/permutation_case.h"
 
 namespace {

@@ -6,14 +6,14 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 
 namespace switchyard::test {
 
 const std::vector<PermuterVariant>& permuter_variants() {
   static const std::vector<PermuterVariant> kVariants = [] {
     std::vector<PermuterVariant> all{reference_variant()};
-    for (const CpuVariant& cpu : cpu_variants()) {
+    for (const BackendVariant& cpu : backend_variants()) {
       all.push_back({cpu.name, Backend::kCpu, cpu.target, cpu.threads});
     }
     return all;
@@ -25,8 +25,8 @@ const std::vector<PermuterVariant>& sorting_variants() {
   static const std::vector<PermuterVariant> kVariants = [] {
     std::vector<PermuterVariant> all{reference_variant(),
                                      {"cpu, 2 threads of its own", Backend::kCpu, 0, {2, nullptr}}};
-    const int64_t first = cpu_variants().front().target;
-    for (const CpuVariant& cpu : cpu_variants()) {
+    const int64_t first = backend_variants().front().target;
+    for (const BackendVariant& cpu : backend_variants()) {
       if (cpu.target != first) continue;
       const int num_threads = cpu.threads.num_threads;
       all.push_back({"cpu, " + std::to_string(num_threads), Backend::kCpu, 0, cpu.threads});

@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "switchyard/permutation.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/permutation_case.h"
 
 namespace switchyard::test {

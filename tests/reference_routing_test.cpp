@@ -17,7 +17,9 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 OracleInput oracle_input(const RoutingBatch& batch, int64_t token) {
-  return {batch.logits().row(token), batch.selection_bias(), batch.expert_mask()};
+  const auto& bias = batch.selection_bias();
+  const auto& mask = batch.expert_mask();
+  return {batch.logits().row(token), {bias.begin(), bias.end()}, {mask.begin(), mask.end()}};
 }
 
 /// Compares every unmasked token, the counts and the losses with the oracle.

@@ -13,10 +13,10 @@
 namespace switchyard::test {
 namespace {
 
-std::vector<float> make_bias(const RoutingCase& c) {
+BackendVector<float> make_bias(const RoutingCase& c) {
   if (!c.with_bias) return {};
   RandomStream random(c.seed ^ 0xb1a5);
-  std::vector<float> bias;
+  BackendVector<float> bias;
   // Correction biases are small; now and then one that nothing can follow.
   const bool hostile = random.chance(15);
   constexpr float kHostile[] = {
@@ -30,11 +30,11 @@ std::vector<float> make_bias(const RoutingCase& c) {
   return bias;
 }
 
-std::vector<uint8_t> make_mask(bool wanted, int64_t size, uint64_t seed) {
+BackendVector<uint8_t> make_mask(bool wanted, int64_t size, uint64_t seed) {
   if (!wanted) return {};
   RandomStream random(seed);
   const int percent = random.chance(20) ? 97 : 25;  // at times almost nothing is left
-  std::vector<uint8_t> mask;
+  BackendVector<uint8_t> mask;
   for (int64_t i = 0; i < size; ++i) {
     mask.push_back(random.chance(percent) ? uint8_t{0}
                                           : static_cast<uint8_t>(1 + random.below(255)));
@@ -129,6 +129,7 @@ RoutedBatch route(const Router& router, const RoutingCase& c, const RoutingInput
   if (c.with_losses) result.loss_sums = losses.vector();
   router.route(inputs, result,
                {workspace.vector().data, static_cast<size_t>(router.workspace_bytes(rows))});
+  finish_backends();
 
   RoutedBatch out;
   out.num_slots = slots;

@@ -39,16 +39,16 @@ class RoutingBatch {
   [[nodiscard]] RoutingInputs inputs(int64_t begin, int64_t end) const;
 
   [[nodiscard]] const Logits& logits() const { return logits_; }
-  [[nodiscard]] const std::vector<float>& selection_bias() const { return selection_bias_; }
-  [[nodiscard]] const std::vector<uint8_t>& token_mask() const { return token_mask_; }
-  [[nodiscard]] const std::vector<uint8_t>& expert_mask() const { return expert_mask_; }
+  [[nodiscard]] const BackendVector<float>& selection_bias() const { return selection_bias_; }
+  [[nodiscard]] const BackendVector<uint8_t>& token_mask() const { return token_mask_; }
+  [[nodiscard]] const BackendVector<uint8_t>& expert_mask() const { return expert_mask_; }
 
  private:
   int64_t num_tokens_;
   Logits logits_;
-  std::vector<float> selection_bias_;
-  std::vector<uint8_t> token_mask_;
-  std::vector<uint8_t> expert_mask_;
+  BackendVector<float> selection_bias_;
+  BackendVector<uint8_t> token_mask_;
+  BackendVector<uint8_t> expert_mask_;
 };
 
 /// What a router wrote, rows packed. Weights are bit patterns, bfloat16 ones in the low half.

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 
 namespace switchyard::test {
 namespace {
@@ -57,9 +57,9 @@ std::string disagreement(const RoutingCase& routing_case) {
   const RoutingBatch batch(routing_case);
   const Router reference(routing_case.config, Backend::kReference);
   const RoutedBatch expected = route(reference, routing_case, batch.inputs());
-  for (const CpuVariant& variant : cpu_variants()) {
+  for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
-    const Router router(routing_case.config, Backend::kCpu, variant.threads);
+    const Router router(routing_case.config, variant.backend, variant.threads);
     const std::string text = difference(expected, route(router, routing_case, batch.inputs()));
     if (!text.empty()) return text + "\n  on " + variant.name + "\n  of " + describe(routing_case);
   }

@@ -5,7 +5,7 @@
 #include <bit>
 #include <cmath>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
 namespace switchyard::test {
@@ -36,7 +36,7 @@ TEST_P(RoutingDistributions, Contract2_UniqueInRangeIdsForAnyBits) {
         c.dtype = dtype;
         ASSERT_EQ(disagreement(c), "");
 
-        const RoutedBatch routed = route(Router(c.config, Backend::kCpu), c);
+        const RoutedBatch routed = route(Router(c.config, backend_variants().front().backend), c);
         for (int64_t token = 0; token < c.num_tokens; ++token) {
           const auto first = routed.expert_ids.begin() + token * c.config.num_slots();
           std::vector<int32_t> ids(first, first + c.config.num_slots());
@@ -85,10 +85,10 @@ TEST(RoutingRules, Contract2_MaskedTokensGetNothingAndCountNowhere) {
   c.with_token_mask = true;
   c.seed = 5;
   const RoutingBatch batch(c);
-  for (const CpuVariant& variant : cpu_variants()) {
+  for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
     const RoutedBatch routed =
-        route(Router(c.config, Backend::kCpu, variant.threads), c, batch.inputs());
+        route(Router(c.config, variant.backend, variant.threads), c, batch.inputs());
     int64_t masked = 0;
     for (int64_t token = 0; token < c.num_tokens; ++token) {
       const bool padding = batch.token_mask()[static_cast<size_t>(token)] == 0;
@@ -115,7 +115,8 @@ TEST(RoutingRules, Contract2_MaskedTokensOfNaNAreNotDegenerate) {
   ASSERT_EQ(disagreement(c), "");
   const RoutingBatch batch(c);
   const auto& mask = batch.token_mask();
-  const RoutedBatch routed = route(Router(c.config, Backend::kCpu), c, batch.inputs());
+  const RoutedBatch routed =
+      route(Router(c.config, backend_variants().front().backend), c, batch.inputs());
   EXPECT_EQ(routed.num_degenerate_rows, c.num_tokens - std::count(mask.begin(), mask.end(), 0));
 }
 
@@ -138,19 +139,21 @@ TEST(RoutingRules, Contract3_TiesGoToTheLowerId) {
           }
         }
         const Logits logits(values, dtype, num_tokens, num_experts, num_experts);
-        for (const CpuVariant& variant : cpu_variants()) {
+        for (const BackendVariant& variant : backend_variants()) {
           const ScopedCpuTarget target(variant.target);
-          const Router router({.num_experts = num_experts, .top_k = top_k}, Backend::kCpu,
+          const Router router({.num_experts = num_experts, .top_k = top_k}, variant.backend,
                               variant.threads);
-          std::vector<int32_t> ids(static_cast<size_t>(num_tokens * top_k));
-          std::vector<float> weights(ids.size());
-          std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(num_tokens)));
+          BackendVector<int32_t> ids(static_cast<size_t>(num_tokens * top_k));
+          BackendVector<float> weights(ids.size());
+          BackendVector<std::byte> workspace(
+              static_cast<size_t>(router.workspace_bytes(num_tokens)));
           RoutingInputs inputs;
           inputs.logits = logits.view();
           RoutingResult result;
           result.expert_ids = {ids.data(), num_tokens, top_k};
           result.gate_weights = MatrixView<float>(weights.data(), num_tokens, top_k);
           router.route(inputs, result, workspace);
+          finish_backends();
           for (int64_t token = 0; token < num_tokens; ++token) {
             const std::vector<float> row = logits.row(token);
             for (int32_t slot = 0; slot + 1 < top_k; ++slot) {
@@ -184,10 +187,10 @@ TEST(RoutingRules, Contract3_TheLowestBitDecides) {
       }
       const Logits logits(values, DataType::kFloat32, num_tokens, num_experts, num_experts);
       for (const ScoreFunction score : {ScoreFunction::kSoftmax, ScoreFunction::kIdentity}) {
-        for (const CpuVariant& variant : cpu_variants()) {
+        for (const BackendVariant& variant : backend_variants()) {
           const ScopedCpuTarget target(variant.target);
           const Router router({.num_experts = num_experts, .top_k = top_k, .score_function = score},
-                              Backend::kCpu, variant.threads);
+                              variant.backend, variant.threads);
           RoutingCase c;
           c.config = router.config();
           RoutingInputs inputs;

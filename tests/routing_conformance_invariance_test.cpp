@@ -5,7 +5,7 @@
 #include <bit>
 #include <thread>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/guarded.h"
 #include "tests/routing_conformance.h"
 
@@ -43,9 +43,9 @@ TEST(RoutingInvariance, Contract4_SameBitsEverywhereForAnySplitOfABatch) {
   for (int i = 0; i < 60; ++i) {
     const RoutingCase c = random_case(random, 67);
     const RoutingBatch batch(c);
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      const Router router(c.config, Backend::kCpu, variant.threads);
+      const Router router(c.config, variant.backend, variant.threads);
       const RoutedBatch whole = route(router, c, batch.inputs());
       RoutedBatch parts;
       for (int64_t begin = 0; begin < c.num_tokens;) {
@@ -76,9 +76,9 @@ TEST(RoutingInvariance, Contract4_SameBitsEverywhereForEveryPlaceInABatch) {
                         c.config.num_experts + c.logits_padding);
     RoutingInputs inputs = one.inputs();
     inputs.logits = logits.view();
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      const Router router(c.config, Backend::kCpu, variant.threads);
+      const Router router(c.config, variant.backend, variant.threads);
       const RoutedBatch alone = route(router, c, one.inputs());
       const RoutedBatch together = route(router, c, inputs);
       for (size_t t = 0; t < together.expert_ids.size(); ++t) {
@@ -119,9 +119,9 @@ TEST(RoutingInvariance, WhatIsNotAskedForChangesNothingElse) {
   for (int i = 0; i < 40; ++i) {
     RoutingCase c = random_case(random, 33);
     const RoutingBatch batch(c);
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      const Router router(c.config, Backend::kCpu, variant.threads);
+      const Router router(c.config, variant.backend, variant.threads);
       c.with_counts = c.with_losses = true;
       const RoutedBatch all = route(router, c, batch.inputs());
       c.with_counts = c.with_losses = false;
@@ -139,7 +139,7 @@ TEST(RoutingInvariance, MemoryNeedsNoMoreThanItsElementsAlignment) {
     const RouterConfig config{.num_experts = num_experts, .top_k = 6};
     const int64_t num_tokens = 33;
     RandomStream random(441);
-    std::vector<float> values;
+    BackendVector<float> values;
     for (int64_t i = 0; i < num_tokens * num_experts + 8; ++i) {
       values.push_back(static_cast<float>(random.normal()));
     }
@@ -149,10 +149,10 @@ TEST(RoutingInvariance, MemoryNeedsNoMoreThanItsElementsAlignment) {
       RoutingCase c;
       c.config = config;
       const RoutedBatch expected = route(Router(config, Backend::kReference), c, inputs);
-      for (const CpuVariant& variant : cpu_variants()) {
+      for (const BackendVariant& variant : backend_variants()) {
         const ScopedCpuTarget target(variant.target);
-        const Router router(config, Backend::kCpu, variant.threads);
-        std::vector<std::byte> workspace(
+        const Router router(config, variant.backend, variant.threads);
+        BackendVector<std::byte> workspace(
             static_cast<size_t>(router.workspace_bytes(num_tokens) + offset));
         Guarded<int32_t> ids(num_tokens, 6, 7);
         Guarded<float> weights(num_tokens, 6, 7);
@@ -160,6 +160,7 @@ TEST(RoutingInvariance, MemoryNeedsNoMoreThanItsElementsAlignment) {
         result.expert_ids = ids.matrix();
         result.gate_weights = weights.matrix();
         router.route(inputs, result, std::span(workspace).subspan(static_cast<size_t>(offset)));
+        finish_backends();
         ASSERT_EQ(ids.dense(), expected.expert_ids) << variant.name << " E=" << num_experts;
         ASSERT_TRUE(ids.intact() && weights.intact());
       }
@@ -172,7 +173,7 @@ TEST(RoutingInvariance, OneRouterServesManyThreadsAtOnce) {
   c.config = {.num_experts = 64, .top_k = 8, .score_function = ScoreFunction::kSigmoid};
   c.num_tokens = 200;
   const RoutingBatch batch(c);
-  const Router router(c.config, Backend::kCpu, {1, nullptr});
+  const Router router(c.config, backend_variants().front().backend, {1, nullptr});
   const RoutedBatch expected = route(router, c, batch.inputs());
   std::vector<std::string> problems(4);
   std::vector<std::thread> threads;

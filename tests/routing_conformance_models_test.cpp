@@ -6,7 +6,7 @@
 #include <limits>
 #include <ostream>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
 namespace switchyard::test {
@@ -121,11 +121,11 @@ TEST(RoutingBias, Contract5_BiasNeverChangesWeights) {
                   .routed_scaling_factor = 2.5f};
       c.num_tokens = 21;
       const RoutingBatch batch(c);
-      for (const CpuVariant& variant : cpu_variants()) {
+      for (const BackendVariant& variant : backend_variants()) {
         const ScopedCpuTarget target(variant.target);
         // With every expert chosen, the bias can only reorder; each expert keeps its weight. The
         // sum of the renormalised ones is taken in that other order, hence not all bits.
-        const Router router(c.config, Backend::kCpu, variant.threads);
+        const Router router(c.config, variant.backend, variant.threads);
         const RoutedBatch plain = route(router, c, batch.inputs());
         std::vector<float> bias;
         for (int e = 0; e < 64; ++e) bias.push_back(static_cast<float>((e * 37) % 64));
@@ -166,9 +166,9 @@ TEST(RoutingBias, Contract5_BiasStaysFloat32) {
     RoutingInputs inputs;
     inputs.logits = logits.view();
     inputs.selection_bias = {bias.data(), num_experts};
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      const Router router(c.config, Backend::kCpu, variant.threads);
+      const Router router(c.config, variant.backend, variant.threads);
       EXPECT_EQ(route(router, c, inputs).expert_ids[0], num_experts - 1) << variant.name;
     }
   }
@@ -184,9 +184,9 @@ TEST(RoutingBias, BiasesThatAreNotFiniteTakeTheirExpertsOut) {
   inputs.logits = logits.view();
   const std::vector<float> some = {-kInfinity, 0, kInfinity, 0};
   const std::vector<float> none(4, std::numeric_limits<float>::quiet_NaN());
-  for (const CpuVariant& variant : cpu_variants()) {
+  for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
-    const Router router(c.config, Backend::kCpu, variant.threads);
+    const Router router(c.config, variant.backend, variant.threads);
     inputs.selection_bias = {some.data(), 4};
     EXPECT_EQ(route(router, c, inputs).expert_ids, (std::vector<int32_t>{1, 3})) << variant.name;
     inputs.selection_bias = {none.data(), 4};

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cfloat>
 
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
 namespace switchyard::test {
@@ -135,9 +135,9 @@ TEST(RoutingShapesOfGroups, Contract2_AnyGroupSum) {
     RoutingInputs inputs;
     inputs.logits = logits.view();
     const RoutedBatch expected = route(Router(c.config, Backend::kReference), c, inputs);
-    for (const CpuVariant& variant : cpu_variants()) {
+    for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      const Router router(c.config, Backend::kCpu, variant.threads);
+      const Router router(c.config, variant.backend, variant.threads);
       ASSERT_EQ(difference(expected, route(router, c, inputs)), "") << variant.name << ' ' << i;
     }
   }

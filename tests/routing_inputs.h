@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "switchyard/data_type.h"
+#include "tests/backend_memory.h"
 
 namespace switchyard::test {
 
@@ -60,7 +61,7 @@ class Logits {
   int64_t rows_;
   int64_t cols_;
   int64_t row_stride_;
-  std::vector<std::byte> memory_;
+  BackendVector<std::byte> memory_;
 };
 
 }  // namespace switchyard::test

@@ -7,7 +7,7 @@
 
 #include "switchyard/errors.h"
 #include "switchyard/router_losses.h"
-#include "tests/cpu_variants.h"
+#include "tests/backend_variants.h"
 #include "tests/guarded.h"
 #include "tests/routing_conformance.h"
 

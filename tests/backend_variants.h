@@ -1,4 +1,5 @@
-// Every way in which the CPU backend can run on this machine: instruction sets and thread counts.
+// Every way in which the backends under test can run on this machine. Each program links the
+// definition that suits its backends.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +8,14 @@
 #include <vector>
 
 #include "switchyard/executor.h"
+#include "switchyard/router.h"
 
 namespace switchyard::test {
 
 /// The instruction sets, as Highway's bits, that this machine has and Highway can be told to use.
 std::vector<int64_t> cpu_targets();
 
-/// Lets Highway choose only `target` while it lives. Not for concurrent use.
+/// Lets Highway choose only `target`, or any where it is 0, while it lives. Not for concurrent use.
 class ScopedCpuTarget {
  public:
   explicit ScopedCpuTarget(int64_t target);
@@ -36,14 +38,16 @@ class ThreadPool final : public Executor {
   std::unique_ptr<State> state_;
 };
 
-/// A target and a number of threads. The pool lives as long as the program.
-struct CpuVariant {
+/// The CPU backend with a target and a number of threads, or another backend. The pool lives as
+/// long as the program.
+struct BackendVariant {
   std::string name;
-  int64_t target = 0;
+  Backend backend = Backend::kCpu;
+  int64_t target = 0;  ///< as for ScopedCpuTarget; 0: any
   CpuThreads threads;
 };
 
-/// All targets times 1, 2 and 5 threads, and the best one with threads of the backend's own.
-const std::vector<CpuVariant>& cpu_variants();
+/// Of the CPU: all targets times 1, 2 and 5 threads, and the best one with threads of its own.
+const std::vector<BackendVariant>& backend_variants();
 
 }  // namespace switchyard::test

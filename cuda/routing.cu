@@ -1,0 +1,170 @@
+#include "cuda/routing.h"
+
+#include <algorithm>
+
+#include "cuda/device_state.h"
+#include "cuda/routing_kernels.cuh"
+
+namespace switchyard::cuda {
+namespace {
+
+using RouteKernel = void (*)(RouteTask);
+
+/// Kernels by the experts that a lane holds.
+struct KernelChoice {
+  int per_lane;
+  RouteKernel kernel;
+};
+constexpr KernelChoice kKernels[] = {
+    {1, route_kernel<1>},   {2, route_kernel<2>},   {4, route_kernel<4>},  {8, route_kernel<8>},
+    {16, route_kernel<16>}, {32, route_kernel<32>}, {64, route_kernel<64>}};
+
+const KernelChoice& kernel_for(int num_experts) {
+  for (const KernelChoice& choice : kKernels) {
+    if (choice.per_lane * kWarpSize >= num_experts) return choice;
+  }
+  return kKernels[std::size(kKernels) - 1];
+}
+
+bool sums_groups(const RouterConfig& config) {
+  return config.num_groups != config.top_groups && config.group_score != GroupScore::kMax;
+}
+
+/// Members whose sum scores a group; 0 where all groups stay.
+int group_terms(const RouterConfig& config) {
+  if (config.num_groups == config.top_groups) return 0;
+  switch (config.group_score) {
+    case GroupScore::kMax:
+      return 1;
+    case GroupScore::kTop2Sum:
+      return 2;
+    case GroupScore::kTopKSum:
+      return config.top_k / config.top_groups;
+  }
+  return 1;
+}
+
+/// Whether all rows start where vectors of min(4, per_lane) elements may be loaded.
+bool has_aligned_rows(const ConstTensorView& logits, int per_lane) {
+  const int64_t vector = std::min(per_lane, 4);
+  const int64_t bytes = vector * size_of(logits.dtype);
+  return logits.cols % vector == 0 && logits.row_stride % vector == 0 &&
+         reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
+}
+
+unsigned long long* counters(int64_t* values) {
+  return reinterpret_cast<unsigned long long*>(values);
+}
+
+class CudaRouter final : public Router::Implementation {
+ public:
+  explicit CudaRouter(const RouterConfig& router_config)
+      : Implementation(router_config, Backend::kCuda), choice_(kernel_for(config.num_experts)) {
+    // The most shared memory that a call may want.
+    RouteTask task;
+    task.config = config;
+    task.group_terms = group_terms(config);
+    task.tokens_per_expert = task.loss_sums = &any_counter_;
+    while (num_warps_ > 1 && route_shared_bytes(task, num_warps_) > kMaxSharedBytes) {
+      num_warps_ /= 2;
+    }
+    int blocks = 0;
+    device_.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                      &blocks, choice_.kernel, num_warps_ * kWarpSize,
+                      static_cast<std::size_t>(route_shared_bytes(task, num_warps_))),
+                  "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    max_blocks_ = int64_t{std::max(blocks, 1)} * device_.num_multiprocessors();
+  }
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
+
+  void route(const RoutingInputs& inputs, const RoutingResult& result, std::span<std::byte>,
+             StreamView stream) const override {
+    check_arguments(inputs, result, stream);
+    const RouteTask task{.config = config,
+                         .logits = inputs.logits,
+                         .bias = inputs.selection_bias.data,
+                         .token_mask = inputs.token_mask.data,
+                         .expert_mask = inputs.expert_mask.data,
+                         .expert_ids = result.expert_ids,
+                         .gate_weights = result.gate_weights,
+                         .tokens_per_expert = counters(result.tokens_per_expert.data),
+                         .num_degenerate_rows = counters(result.num_degenerate_rows),
+                         .loss_sums = counters(result.loss_sums.data),
+                         .on_logits = config.score_function == ScoreFunction::kSoftmax &&
+                                      inputs.selection_bias.empty() && !sums_groups(config),
+                         .aligned_rows = has_aligned_rows(inputs.logits, choice_.per_lane),
+                         .group_terms = group_terms(config)};
+    launch_kernels(task, stream);
+  }
+
+ private:
+  /// What a kernel may use without being opted in, less its static part.
+  static constexpr int64_t kMaxSharedBytes =
+      48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) - 64;
+
+  void check_arguments(const RoutingInputs& inputs, const RoutingResult& result,
+                       StreamView stream) const {
+    device_.check_usable(stream);
+    const auto alignment_of = [](DataType type) { return static_cast<std::size_t>(size_of(type)); };
+    device_.check_memory("logits", inputs.logits.data, alignment_of(inputs.logits.dtype));
+    device_.check_memory("selection_bias", inputs.selection_bias.data, alignof(float));
+    device_.check_memory("token_mask", inputs.token_mask.data, 1);
+    device_.check_memory("expert_mask", inputs.expert_mask.data, 1);
+    device_.check_memory("expert_ids", result.expert_ids.data, alignof(int32_t));
+    device_.check_memory("gate_weights", result.gate_weights.data,
+                         alignment_of(result.gate_weights.dtype));
+    device_.check_memory("tokens_per_expert", result.tokens_per_expert.data, alignof(int64_t));
+    device_.check_memory("num_degenerate_rows", result.num_degenerate_rows, alignof(int64_t));
+    device_.check_memory("loss_sums", result.loss_sums.data, alignof(int64_t));
+  }
+
+  void launch_kernels(const RouteTask& task, StreamView stream) const {
+    const int64_t num_tokens = task.logits.rows;
+    const bool has_sums = task.tokens_per_expert != nullptr || task.loss_sums != nullptr ||
+                          task.num_degenerate_rows != nullptr;
+    if (num_tokens == 0 && !has_sums) return;
+    // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
+    // over the device before blocks are filled.
+    int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
+    if (num_tokens > num_warps_) {
+      const int64_t share = (num_tokens - 1) / device_.num_multiprocessors() + 1;
+      warps = std::min<int64_t>(share, num_warps_);
+    }
+    const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
+    const bool clears = has_sums && blocks > 1;
+    if (clears) {
+      device_.check(
+          SWITCHYARD_LAUNCH(clear_route_sums,
+                            {.grid = kClearBlocks, .block = kClearThreads, .stream = stream.get()},
+                            task),
+          "launch of clear_route_sums");
+    }
+    device_.check(
+        SWITCHYARD_LAUNCH(choice_.kernel,
+                          {.grid = static_cast<unsigned>(blocks),
+                           .block = static_cast<unsigned>(warps * kWarpSize),
+                           .shared_bytes = route_shared_bytes(task, static_cast<int>(warps)),
+                           .stream = stream.get(),
+                           .dependent = clears},
+                          task),
+        "launch of route_kernel");
+  }
+
+  static constexpr unsigned kClearBlocks = 4;
+  static constexpr unsigned kClearThreads = 512;
+
+  DeviceState device_;
+  KernelChoice choice_;
+  int num_warps_ = kMaxRouteWarps;
+  int64_t max_blocks_ = 1;
+  unsigned long long any_counter_ = 0;  ///< stands for memory that a call may hand in
+};
+
+}  // namespace
+
+std::unique_ptr<Router::Implementation> make_cuda_router(const RouterConfig& config) {
+  return std::make_unique<CudaRouter>(config);
+}
+
+}  // namespace switchyard::cuda

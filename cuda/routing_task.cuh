@@ -1,0 +1,30 @@
+// What one call to the CUDA router asks of its kernels, in plain fields.
+#pragma once
+
+#include "cuda/intrinsics.cuh"
+#include "switchyard/router.h"
+
+namespace switchyard::cuda {
+
+/// One batch to route. Views are those of RoutingInputs and RoutingResult, already checked; null
+/// pointers stand for what is not given or not wanted.
+struct RouteTask {
+  RouterConfig config;
+  ConstTensorView logits;
+  const float* bias = nullptr;
+  const uint8_t* token_mask = nullptr;
+  const uint8_t* expert_mask = nullptr;
+  MatrixView<int32_t> expert_ids;
+  TensorView gate_weights;
+  unsigned long long* tokens_per_expert = nullptr;
+  unsigned long long* num_degenerate_rows = nullptr;
+  unsigned long long* loss_sums = nullptr;
+  /// The choice is made on the logits themselves: softmax is monotone, so without a bias or sums of
+  /// probabilities no exponential is needed.
+  bool on_logits = false;
+  /// Rows may be read by vectors of up to four logits.
+  bool aligned_rows = false;
+  int32_t group_terms = 0;  ///< members whose sum scores a group; 0: all groups stay
+};
+
+}  // namespace switchyard::cuda
