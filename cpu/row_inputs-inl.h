@@ -229,6 +229,11 @@ HWY_INLINE float FoldedSum(float* values, size_t size) {
   return values[0];
 }
 
+// The contract's sum of 8 terms; fewer are padded with zeros, which change no bit.
+HWY_INLINE float FoldEight(const float* t) {
+  return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
+}
+
 HWY_INLINE float FoldLanes(FloatVec lanes) {
   const FloatTag d;
   HWY_ALIGN float values[kLanes];

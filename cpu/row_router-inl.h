@@ -219,8 +219,10 @@ HWY_NOINLINE bool TryShortcut(const RouteTask& task, int64_t token) {
   HWY_ALIGN float widened[kMaxExperts];
   const float* row = widened;
   const auto num_experts = static_cast<size_t>(config.num_experts);
-  if (task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr &&
-      (num_experts <= kLanes || num_experts % kRowPadding == 0)) {
+  const bool as_it_is =
+      task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr &&
+      (num_experts <= kLanes || num_experts % kRowPadding == 0 || FitsRegisters(config));
+  if (as_it_is) {
     row = task.logits.as<float>().row(token);
   } else {
     WidenRow(task, token, widened);

@@ -11,6 +11,7 @@
 #include <bit>
 
 #include "cpu/row_inputs-inl.h"
+#include "cpu/row_registers-inl.h"
 #include "cpu/row_selection-inl.h"
 #include "hwy/highway.h"
 
@@ -27,11 +28,6 @@ struct ShortcutChoice {
   HWY_ALIGN float terms[kMaxShortcutTopK];
   float denominator;  // of the whole row; not set where weights are renormalised
 };
-
-// The contract's sum of 8 terms; fewer are padded with zeros, which change no bit.
-HWY_INLINE float FoldEight(const float* t) {
-  return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
-}
 
 HWY_INLINE float FoldSixteen(const float* t) {
   float halves[8];
@@ -133,6 +129,9 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
                                 int32_t* HWY_RESTRICT ids, float* HWY_RESTRICT weights) {
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);
+#if SWITCHYARD_ROW_REGISTERS
+  if (FitsRegisters(config)) return RouteInRegisters(config, row, ids, weights);
+#endif
   ShortcutChoice choice;
   for (float& term : choice.terms) term = 0.0f;
   const hn::CappedTag<float, 8> eight;
