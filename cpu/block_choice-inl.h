@@ -46,7 +46,18 @@ HWY_INLINE uint64_t LaneBits(hn::Mask<FloatTag> mask) {
   return MaskBits(hn::RebindMask(IntTag(), mask));
 }
 
-// Best and second best of each row by comparing values and carrying positions along. kTopK <= 2.
+// 0, 1, …: to broadcast one of them from memory takes no execution port, unlike from a register.
+struct Positions {
+  int32_t values[128];
+  constexpr Positions() : values() {
+    for (int32_t i = 0; i < 128; ++i) values[i] = i;
+  }
+};
+constexpr Positions kPositions;
+constexpr size_t kMaxPairScores = sizeof(kPositions.values) / sizeof(int32_t);
+
+// Best and second best of each row by comparing values and carrying positions along. kTopK <= 2,
+// block.size at most kMaxPairScores.
 template <size_t kTopK, typename T>
 HWY_INLINE void ChooseByPairs(const BlockScores<T>& block, BlockChoice& choice) {
   const FloatTag d;
@@ -61,7 +72,7 @@ HWY_INLINE void ChooseByPairs(const BlockScores<T>& block, BlockChoice& choice) 
     LoadColumns(block.data + begin, block.stride, columns);
     for (size_t i = 0; i < kColumns; ++i) {
       const FloatVec x = columns[i];
-      const IntVec at = hn::Set(di, static_cast<int32_t>(begin + i));
+      const IntVec at = hn::Set(di, kPositions.values[begin + i]);
       const auto beats_best = hn::Gt(x, best);
       if constexpr (kTopK == 2) {
         const auto beats_second = hn::Gt(x, second);

@@ -22,6 +22,7 @@ enum class BlockMethod {
   kPairs2,       // top_k 2
   kLanes4,       // top_k up to 4
   kLanes8,       // top_k up to 8
+  kThreshold4,   // top_k up to 4
   kThreshold8,   // top_k up to 8
   kThreshold12,  // top_k up to 12
   kThreshold16,  // top_k up to 16
@@ -40,6 +41,7 @@ struct BlockPlan {
 
 // Above this many experts lanes do not pay, even for one or two choices.
 constexpr size_t kMaxLaneScores = 128;
+static_assert(kMaxLaneScores <= kMaxPairScores);
 // The same for longer lists, whose cost grows with every expert.
 constexpr size_t kMaxLaneListScores = HWY_CAP_GE512 ? 64 : kMaxLaneScores;
 
@@ -52,6 +54,7 @@ inline BlockMethod MethodFor(size_t choice_size, size_t top_k) {
     if (top_k <= 4) return BlockMethod::kLanes4;
     if (top_k <= 8) return BlockMethod::kLanes8;
   }
+  if (top_k <= 4) return BlockMethod::kThreshold4;
   if (top_k <= 8) return BlockMethod::kThreshold8;
   if (choice_size % 32 != 0) return BlockMethod::kNone;
   if (top_k <= 12) return BlockMethod::kThreshold12;
@@ -62,6 +65,7 @@ inline BlockMethod MethodFor(size_t choice_size, size_t top_k) {
 // Rows of the caller's must come in multiples of this to be read in place.
 inline size_t InPlaceUnit(BlockMethod method, DataType dtype) {
   switch (method) {
+    case BlockMethod::kThreshold4:
     case BlockMethod::kThreshold8:
       return 16;
     case BlockMethod::kThreshold12:

@@ -59,12 +59,14 @@ HWY_INLINE void ChooseBlock(const BlockScores<T>& block, size_t top_k, BlockChoi
     ChooseByLanes<4>(block, top_k, choice);
   } else if constexpr (kMethod == BlockMethod::kLanes8) {
     ChooseByLanes<8>(block, top_k, choice);
+  } else if constexpr (kMethod == BlockMethod::kThreshold4) {
+    ChooseByThreshold<16, 4, 8>(block, top_k, choice);
   } else if constexpr (kMethod == BlockMethod::kThreshold8) {
-    ChooseByThreshold<8, 16>(block, top_k, choice);
+    ChooseByThreshold<16, 8, 16>(block, top_k, choice);
   } else if constexpr (kMethod == BlockMethod::kThreshold12) {
-    ChooseByThreshold<16, 16>(block, top_k, choice);
+    ChooseByThreshold<32, 16, 16>(block, top_k, choice);
   } else {
-    ChooseByThreshold<16, 32>(block, top_k, choice);
+    ChooseByThreshold<32, 16, 32>(block, top_k, choice);
   }
 }
 

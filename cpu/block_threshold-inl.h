@@ -140,14 +140,14 @@ HWY_INLINE uint32_t WidenedBits(const float* p) {
 }
 HWY_INLINE uint32_t WidenedBits(const BFloat16* p) { return uint32_t{p->bits} << 16; }
 
-// top_k <= kKeep, 8 or 16. block.size is a multiple of 2 * kKeep and at most kMaxBlockScores. A row
-// where more than kMaxCount scores reach the bar is left unsure.
-template <size_t kKeep, size_t kMaxCount, typename T>
+// top_k <= kKeep, 4, 8 or 16. block.size is a multiple of kColumns and at most kMaxBlockScores. A
+// row where more than kMaxCount scores reach the bar is left unsure.
+template <size_t kColumns, size_t kKeep, size_t kMaxCount, typename T>
 HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
   const FloatTag d;
   const IntTag di;
   HWY_ALIGN float bars[kLanes];
-  hn::Store(RowBars<2 * kKeep>(block, top_k), d, bars);
+  hn::Store(RowBars<kColumns>(block, top_k), d, bars);
 
   HWY_ALIGN int64_t counts[kLanes];
   HWY_ALIGN uint64_t candidates[kMaxCount * kLanes];

@@ -118,6 +118,8 @@ HWY_INLINE bool RouteInBlocks(const RouteTask& task, int64_t begin, int64_t end,
       return run(std::integral_constant<M, M::kLanes4>());
     case M::kLanes8:
       return run(std::integral_constant<M, M::kLanes8>());
+    case M::kThreshold4:
+      return run(std::integral_constant<M, M::kThreshold4>());
     case M::kThreshold8:
       return run(std::integral_constant<M, M::kThreshold8>());
     case M::kThreshold12:

@@ -181,7 +181,8 @@ HWY_INLINE bool RouteInRegisters(const RouterConfig& config, const float* HWY_RE
     word |= MaskBits(hn::RebindMask(di, hn::Ge(x[i], hn::Set(d, bar)))) << (i * kLanes);
   }
   const size_t count = hwy::PopCount(word);
-  if (HWY_UNLIKELY(count > kLanes)) return false;
+  // Fewer of a row of NaN; more of one whose bar is -inf, and of ties.
+  if (HWY_UNLIKELY(count < top_k || count > kLanes)) return false;
   const IntVec experts = ExpertsOfBits(word);
   const FloatVec values = LookUp(x, experts);
   const auto denominator = [&] { return DenominatorOf(x, max); };
