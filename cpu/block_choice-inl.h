@@ -110,7 +110,8 @@ HWY_INLINE bool LowBitsUnused(const float* HWY_RESTRICT row, size_t size, int32_
 
 // One row a lane: lists of kList keys absorb eight columns at a time. A key is the score's ordered
 // bits with the lowest log2(size) replaced by the complement of the position, so one exchange is a
-// max and a min; what that may have confused is found afterwards. top_k <= kList.
+// max and a min; what that may have confused is found afterwards. top_k <= kList; block.size is a
+// multiple of 4, above 4 for bfloat16.
 template <size_t kList, typename T>
 HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
   static_assert(kList == 4 || kList == 8);
@@ -125,8 +126,14 @@ HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockCh
   for (size_t begin = 0; begin < block.size; begin += 8) {
     FloatVec columns[8];
     const bool whole = begin + 8 <= block.size;
-    LoadColumns(block.data + begin, block.stride, columns);
-    if constexpr (!kExact) {
+    if constexpr (kExact) {
+      // Half a load at the end of a row: what lies before it is loaded again.
+      LoadColumns(block.data + (whole ? begin : begin - 4), block.stride, columns);
+      if (!whole) {
+        for (size_t i = 0; i < 4; ++i) columns[i] = columns[i + 4];
+      }
+    } else {
+      LoadColumns(block.data + begin, block.stride, columns);
       if (whole) LoadColumns(block.data + begin + 4, block.stride, columns + 4);
     }
     IntVec keys[8];

@@ -63,8 +63,11 @@ inline BlockMethod MethodFor(size_t choice_size, size_t top_k) {
 }
 
 // Rows of the caller's must come in multiples of this to be read in place.
-inline size_t InPlaceUnit(BlockMethod method, DataType dtype) {
+inline size_t InPlaceUnit(BlockMethod method, size_t num_experts, DataType dtype) {
   switch (method) {
+    case BlockMethod::kLanes4:
+    case BlockMethod::kLanes8:
+      return dtype == DataType::kFloat32 || num_experts > 8 ? 4 : 8;
     case BlockMethod::kThreshold4:
     case BlockMethod::kThreshold8:
       return 16;
@@ -85,7 +88,8 @@ inline bool ReadsInPlace(const RouteTask& task, const BlockPlan& plan) {
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const bool denominators =
       config.renormalize || num_experts % kRowPadding == 0 || num_experts <= kMaxLaneDenominators;
-  return denominators && num_experts % InPlaceUnit(plan.method, task.logits.dtype) == 0;
+  return denominators &&
+         num_experts % InPlaceUnit(plan.method, num_experts, task.logits.dtype) == 0;
 }
 
 inline BlockPlan MakeBlockPlan(const RouteTask& task) {

@@ -65,7 +65,9 @@ HWY_NOINLINE FloatVec LaneDenominators(const BlockScores<T>& logits, FloatVec ma
   const FloatTag d;
   HWY_ALIGN float terms[kMaxLaneDenominators * kLanes];
   constexpr size_t kColumns = kColumnsPerLoad<T>;
-  for (size_t begin = 0; begin < logits.size; begin += kColumns) {
+  for (size_t next = 0; next < logits.size; next += kColumns) {
+    // The last load may overlap the one before it.
+    const size_t begin = HWY_MIN(next, logits.size - kColumns);
     FloatVec columns[kColumns];
     LoadColumns(logits.data + begin, logits.stride, columns);
     for (size_t i = 0; i < kColumns; ++i) {
