@@ -103,8 +103,6 @@ inline void __threadfence() { switchyard::simt::memory_fence(); }
 inline void __threadfence_block() { switchyard::simt::memory_fence(); }
 inline void __threadfence_system() { switchyard::simt::memory_fence(); }
 inline void __nanosleep(unsigned) { switchyard::simt::pause(); }
-[[noreturn]] inline void __trap() {
-  switchyard::simt::fail(switchyard::simt::FaultKind::kTrap, "__trap()");
-}
+[[noreturn]] inline void __trap() { switchyard::simt::trap(); }
 inline long long clock64() { return switchyard::simt::clock(); }
 // NOLINTEND(readability-identifier-naming,bugprone-reserved-identifier)

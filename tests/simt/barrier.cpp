@@ -58,16 +58,19 @@ int meet_block(Collective collective, int predicate, CallSite site) {
   self.collective = collective;
   self.site = site;
   if (block.first_exited >= 0) {
-    abandon(FaultKind::kBarrierDivergence, where() + "waits in " + describe_call(collective, site) +
-                                               ", but " +
-                                               describe(block.threads[block.first_exited]) +
-                                               " has exited and never will" + describe_waiting());
+    record_fault(FaultKind::kBarrierDivergence,
+                 where() + "waits in " + describe_call(collective, site) + ", but " +
+                     describe(block.threads[block.first_exited]) + " has exited and never will" +
+                     describe_waiting());
+    abandon();
   }
   if (barrier.num_arrived == 0) {
     barrier = {0, self.index, site, collective, 0};
   } else if (collective != barrier.collective || !(site == barrier.site)) {
-    abandon(FaultKind::kBarrierDivergence, where() + "waits in " + describe_call(collective, site) +
-                                               " while " + describe(barrier));
+    record_fault(
+        FaultKind::kBarrierDivergence,
+        where() + "waits in " + describe_call(collective, site) + " while " + describe(barrier));
+    abandon();
   }
   ++barrier.num_arrived;
   barrier.count += predicate != 0 ? 1 : 0;
@@ -83,8 +86,9 @@ int meet_block(Collective collective, int predicate, CallSite site) {
 void exit_at_barrier(const Thread& thread) {
   if (block.first_exited < 0) block.first_exited = thread.index;
   if (block.barrier.num_arrived == 0) return;
-  abandon(FaultKind::kBarrierDivergence,
-          where() + "exits while " + describe(block.barrier) + describe_waiting());
+  record_fault(FaultKind::kBarrierDivergence,
+               where() + "exits while " + describe(block.barrier) + describe_waiting());
+  abandon();
 }
 
 }  // namespace switchyard::simt

@@ -82,13 +82,14 @@ extern Thread* current;  ///< nullptr while host code runs
 extern Statistics totals;
 extern test::RandomStream choices;  ///< of random orders
 
-/// Notes the fault; the launch ends at the next switch.
+/// Notes the launch's first fault; the launch ends at the next switch.
 void record_fault(FaultKind kind, const std::string& text);
 /// Where in the code it happened; its line is looked up once the launch has ended.
 void record_code(const void* code);
 bool has_fault();
-/// Gives up the launch from inside a kernel.
-[[noreturn]] void abandon(FaultKind kind, const std::string& text);
+/// Gives up the launch once a fault is recorded; outside kernels throws it. The fiber's stack is
+/// left as it is, so nothing on it may own memory.
+[[noreturn]] void abandon();
 std::string describe(const Thread& thread);
 /// "kernel K block (0,0,0): ".
 std::string describe_block();

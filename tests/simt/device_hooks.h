@@ -48,7 +48,7 @@ void* dynamic_shared();
 int64_t clock();
 
 /// Ends the launch.
-[[noreturn]] void fail(FaultKind kind, const std::string& text);
+[[noreturn]] void trap();
 
 [[noreturn]] void refuse_alignment(const void* address, size_t bytes);
 

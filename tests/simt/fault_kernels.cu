@@ -171,7 +171,7 @@ __global__ void shuffle_for_barrier(FaultArguments args) {
 
 // Device memory.
 
-__global__ void beyond_allocation(FaultArguments args) { args.out[global_index()] = args.size; }
+__global__ void beyond_allocation(FaultArguments args) { args.out[args.size + global_index()] = 1; }
 
 __global__ void null_pointer(FaultArguments args) { args.out[thread_index()] = args.in[0]; }
 

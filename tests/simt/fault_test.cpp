@@ -121,8 +121,8 @@ std::vector<PlantedFault> planted_faults() {
       {"shuffle_for_barrier", kUnseen, kUnseen, race, warp, {}, {}},
       // Of 100 elements; the end of the memory's pages is 28 further on.
       {"beyond_allocation", invalid, kSanitizer, invalid, {.num_blocks = 2}, {}, {}},
-      {"beyond_allocation", invalid, invalid, invalid, {.num_blocks = 20}, {}, {}},
-      {"null_pointer", invalid, invalid, invalid, {}, {}, {}},
+      {"beyond_allocation", invalid, invalid, invalid, {}, {.size = 1000}, {}},
+      {"null_pointer", invalid, kSanitizer, invalid, {}, {}, {}},
       {"misaligned_vector", misaligned, misaligned, misaligned, {.num_threads = 1}, {}, {}},
       {"misaligned_atomic", misaligned, misaligned, misaligned, {}, {}, {}},
       {"lost_update", kUnseen, kUnseen, race, {}, {}, {}},

@@ -135,24 +135,25 @@ std::optional<Fault> take_fault() {
   return taken;
 }
 
-void abandon(FaultKind kind, const std::string& text) {
-  record_fault(kind, text);
+void abandon() {
   Thread* self = current;
+  if (self == nullptr) throw Fault(*take_fault());
   current = nullptr;
   switch_fiber(&self->fiber, nullptr);
   __builtin_unreachable();
 }
 
-void fail(FaultKind kind, const std::string& text) {
-  if (current == nullptr) throw Fault(kind, text);
-  abandon(kind, where() + text);
+void trap() {
+  record_fault(FaultKind::kTrap, where() + "__trap()");
+  abandon();
 }
 
 void refuse_alignment(const void* address, size_t bytes) {
-  fail(FaultKind::kMisaligned,
-       "accesses " + std::to_string(bytes) + " bytes at once at " +
-           hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", which is " +
-           std::to_string(reinterpret_cast<uintptr_t>(address) % bytes) + " bytes too far");
+  record_fault(FaultKind::kMisaligned,
+               where() + "accesses " + std::to_string(bytes) + " bytes at once at " +
+                   hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", which is " +
+                   std::to_string(reinterpret_cast<uintptr_t>(address) % bytes) + " bytes too far");
+  abandon();
 }
 
 std::string describe(const Thread& thread) {

@@ -30,24 +30,27 @@ const void* code_address([[maybe_unused]] const void* context) {
 /// An address that is no address, such as that of a vector instruction which wants alignment.
 bool is_unknown(const siginfo_t& info) { return info.si_code == SI_KERNEL; }
 
+std::string describe(const siginfo_t& info) {
+  if (is_unknown(info)) {
+    return "accesses memory in a way that no address allows, such as without alignment";
+  }
+  return "accesses " + hexadecimal(reinterpret_cast<uintptr_t>(info.si_addr)) + ", " +
+         (device_memory().is_in_range(info.si_addr) ? device_memory().describe(info.si_addr)
+                                                    : "where no memory is");
+}
+
 /// Leaves the signal handler by leaving the fiber: the handler runs on a stack of its own and the
 /// signal stays unblocked, so nothing is left behind.
 [[noreturn]] void abandon_kernel(const siginfo_t& info, const void* code) {
-  const void* address = info.si_addr;
-  if (is_in_guard(current->fiber, address)) {
-    abandon(FaultKind::kStackOverflow,
-            where() + "more than " + std::to_string(kStackBytes) + " bytes of local memory");
-  }
-  record_code(code);
-  std::string text = where();
-  if (is_unknown(info)) {
-    text += "accesses memory in a way that no address allows, such as without alignment";
+  if (is_in_guard(current->fiber, info.si_addr)) {
+    record_fault(FaultKind::kStackOverflow,
+                 where() + "more than " + std::to_string(kStackBytes) + " bytes of local memory");
   } else {
-    text += "accesses " + hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", ";
-    text += device_memory().is_in_range(address) ? device_memory().describe(address)
-                                                 : "where no memory is";
+    record_code(code);
+    record_fault(is_unknown(info) ? FaultKind::kMisaligned : FaultKind::kInvalidAccess,
+                 where() + describe(info));
   }
-  abandon(is_unknown(info) ? FaultKind::kMisaligned : FaultKind::kInvalidAccess, text);
+  abandon();
 }
 
 void on_invalid_access(int signal, siginfo_t* info, void* context) {

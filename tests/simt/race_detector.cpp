@@ -86,19 +86,24 @@ void RaceDetector::check_order(const Region& region, const char* address, Kind k
   // A plain read beside an atomic is how kernels poll.
   if (kind == Kind::kAtomic && (earlier.atomic != 0 || earlier_is_read)) return;
   if (kind == Kind::kRead && earlier.atomic != 0) return;
-  fail(FaultKind::kRace, (kind == Kind::kAtomic ? std::string("atomically changes ")
-                                                : std::string(verb(kind == Kind::kWrite))) +
-                             simt::describe(region, address) + ", at " + line_of(now.code) +
-                             ", and nothing orders that with the " + describe(earlier, what));
+  record_fault(FaultKind::kRace,
+               where() +
+                   (kind == Kind::kAtomic ? std::string("atomically changes ")
+                                          : std::string(verb(kind == Kind::kWrite))) +
+                   simt::describe(region, address) + ", at " + line_of(now.code) +
+                   ", and nothing orders that with the " + describe(earlier, what));
+  abandon();
 }
 
 void RaceDetector::check_byte(Region& region, const char* address, Kind kind, const Access& now) {
   ShadowCell& cell = region.cell(address);
   const uint8_t mark = clocks_.initialized_mark(region.shared);
   if (kind != Kind::kWrite && cell.initialized != mark) {
-    fail(FaultKind::kUninitialized, "reads " + simt::describe(region, address) + ", at " +
-                                        line_of(now.code) + ", where nobody has written" +
-                                        (region.shared ? " in this block" : ""));
+    record_fault(FaultKind::kUninitialized, where() + "reads " + simt::describe(region, address) +
+                                                ", at " + line_of(now.code) +
+                                                ", where nobody has written" +
+                                                (region.shared ? " in this block" : ""));
+    abandon();
   }
   check_order(region, address, kind, now, cell.write, "write");
   if (kind == Kind::kRead) {
@@ -122,15 +127,18 @@ void RaceDetector::check(const char* address, size_t bytes, Kind kind, uint32_t 
   }
   if (region == nullptr) {
     if (is_private(address)) return;
-    fail(FaultKind::kInvalidAccess,
-         std::string(verb(kind != Kind::kRead)) + std::to_string(bytes) + " bytes at " +
-             hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", at " + line_of(code) +
-             ", which is no device, shared or local memory of this thread");
+    record_fault(FaultKind::kInvalidAccess,
+                 where() + std::string(verb(kind != Kind::kRead)) + std::to_string(bytes) +
+                     " bytes at " + hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", at " +
+                     line_of(code) + ", which is no device, shared or local memory of this thread");
+    abandon();
   }
   if (bytes > static_cast<size_t>(region->end - address)) {
-    fail(FaultKind::kInvalidAccess, std::string(verb(kind != Kind::kRead)) + std::to_string(bytes) +
-                                        " bytes, at " + line_of(code) + ", beyond the end of " +
-                                        simt::describe(*region, address));
+    record_fault(FaultKind::kInvalidAccess, where() + std::string(verb(kind != Kind::kRead)) +
+                                                std::to_string(bytes) + " bytes, at " +
+                                                line_of(code) + ", beyond the end of " +
+                                                simt::describe(*region, address));
+    abandon();
   }
   const int thread = running_thread();
   if (kind == Kind::kWrite) clocks_.plain_write(thread);
@@ -148,9 +156,11 @@ void RaceDetector::access(const void* address, size_t bytes, bool write, const v
 void RaceDetector::aligned_access(const void* address, size_t bytes, bool write, const void* code) {
   if (!running_ || !in_kernel()) return;
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
-    fail(FaultKind::kMisaligned,
-         std::string(verb(write)) + std::to_string(bytes) + " bytes at once at " +
-             hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", at " + line_of(code_of(code)));
+    record_fault(FaultKind::kMisaligned, where() + std::string(verb(write)) +
+                                             std::to_string(bytes) + " bytes at once at " +
+                                             hexadecimal(reinterpret_cast<uintptr_t>(address)) +
+                                             ", at " + line_of(code_of(code)));
+    abandon();
   }
   access(address, bytes, write, code);
 }

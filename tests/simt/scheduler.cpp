@@ -173,10 +173,12 @@ void yield() {
   if (current == nullptr) return;
   if (has_fault()) leave();
   if (block.idle_atomics > settings().max_idle_atomics) {
-    fail(FaultKind::kLivelock, std::to_string(block.idle_atomics) +
-                                   " atomics in a row changed nothing; blocks run one at a time, "
-                                   "so none may wait for another" +
-                                   describe_waiting());
+    record_fault(FaultKind::kLivelock,
+                 where() + std::to_string(block.idle_atomics) +
+                     " atomics in a row changed nothing; blocks run one at a time, "
+                     "so none may wait for another" +
+                     describe_waiting());
+    abandon();
   }
   const Thread& self = *current;
   Warp& warp = block.warps[self.warp()];

@@ -46,7 +46,9 @@ void make_gap(char* address, size_t bytes) {
 char* add_array(const void* key, size_t bytes, size_t alignment, const char* name) {
   const size_t offset = (used_bytes + alignment - 1) / alignment * alignment;
   if (offset + bytes + kGapBytes > kArenaBytes) {
-    fail(FaultKind::kSharedLimit, "no room for shared array '" + std::string(name) + "'");
+    record_fault(FaultKind::kSharedLimit,
+                 where() + "no room for shared array '" + std::string(name) + "'");
+    abandon();
   }
   char* address = arena + offset;
   make_gap(arena + used_bytes, offset - used_bytes);
@@ -110,11 +112,13 @@ void* static_shared(const void* key, size_t bytes, size_t alignment, const char*
   }
   static_bytes = (static_bytes + alignment - 1) / alignment * alignment + bytes;
   if (static_bytes > kDefaultSharedBytes || static_bytes + dynamic_bytes() > kMaxSharedBytes) {
-    fail(FaultKind::kSharedLimit,
-         "shared array '" + std::string(name) + "' brings static shared memory to " +
-             std::to_string(static_bytes) + " bytes beside " + std::to_string(dynamic_bytes()) +
-             " dynamic ones; the limits are " + std::to_string(kDefaultSharedBytes) + " and " +
-             std::to_string(kMaxSharedBytes) + " together");
+    record_fault(FaultKind::kSharedLimit,
+                 where() + "shared array '" + std::string(name) +
+                     "' brings static shared memory to " + std::to_string(static_bytes) +
+                     " bytes beside " + std::to_string(dynamic_bytes()) +
+                     " dynamic ones; the limits are " + std::to_string(kDefaultSharedBytes) +
+                     " and " + std::to_string(kMaxSharedBytes) + " together");
+    abandon();
   }
   constexpr size_t kMinAlignment = 16;
   return add_array(key, bytes, std::max(alignment, kMinAlignment), name);
@@ -122,7 +126,9 @@ void* static_shared(const void* key, size_t bytes, size_t alignment, const char*
 
 void* dynamic_shared() {
   if (dynamic_bytes() == 0) {
-    fail(FaultKind::kBadLaunch, "dynamic shared memory, of which the launch has none");
+    record_fault(FaultKind::kBadLaunch,
+                 where() + "dynamic shared memory, of which the launch has none");
+    abandon();
   }
   return arrays.front().address;
 }

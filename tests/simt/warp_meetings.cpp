@@ -163,18 +163,21 @@ void compute(const Meeting& meeting, const Warp& warp, Thread* lanes) {
                                                               CallSite site) {
   const Warp& warp = block.warps[current->warp()];
   const unsigned gone = mask & warp.existing & ~warp.live;
-  abandon(FaultKind::kCollectiveMismatch,
-          where() + "calls " + describe_call(collective, mask, site) +
-              (gone != 0 ? ", whose mask names lanes " + hexadecimal(gone) + " that have exited"
-                         : ", whose mask does not name its own lane"));
+  record_fault(
+      FaultKind::kCollectiveMismatch,
+      where() + "calls " + describe_call(collective, mask, site) +
+          (gone != 0 ? ", whose mask names lanes " + hexadecimal(gone) + " that have exited"
+                     : ", whose mask does not name its own lane"));
+  abandon();
 }
 
 [[noreturn]] __attribute__((noinline, cold)) void refuse_site(const Meeting& meeting,
                                                               CallSite site) {
-  abandon(FaultKind::kCollectiveMismatch,
-          where() + "is in " + describe_call(meeting.collective, meeting.mask, site) +
-              " while lanes " + hexadecimal(meeting.arrived) + " of that mask are in the one at " +
-              to_string(meeting.site));
+  record_fault(FaultKind::kCollectiveMismatch,
+               where() + "is in " + describe_call(meeting.collective, meeting.mask, site) +
+                   " while lanes " + hexadecimal(meeting.arrived) +
+                   " of that mask are in the one at " + to_string(meeting.site));
+  abandon();
 }
 
 /// Two meetings that wait for each other's lanes would wait for ever.
@@ -183,9 +186,11 @@ void refuse_crossed_masks(const Warp& warp, const Meeting& own) {
     const Meeting& other = warp.meetings[i];
     const bool crossed = (other.mask & current->bit()) != 0 && (own.mask & other.arrived) != 0;
     if (&other == &own || other.collective == Collective::kActiveMask || !crossed) continue;
-    abandon(FaultKind::kCollectiveMismatch, where() + "waits in " + describe(own) + " for lanes " +
-                                                hexadecimal(own.mask & other.arrived) +
-                                                ", which wait for it in " + describe(other));
+    record_fault(FaultKind::kCollectiveMismatch, where() + "waits in " + describe(own) +
+                                                     " for lanes " +
+                                                     hexadecimal(own.mask & other.arrived) +
+                                                     ", which wait for it in " + describe(other));
+    abandon();
   }
 }
 
@@ -261,9 +266,10 @@ void exit_meetings(const Thread& thread) {
     const Meeting& meeting = warp.meetings[i];
     const bool expected = (meeting.mask & thread.bit()) != 0;
     if (meeting.collective == Collective::kActiveMask || !expected) continue;
-    abandon(FaultKind::kCollectiveMismatch, where() + "exits while lanes " +
-                                                hexadecimal(meeting.arrived) +
-                                                " of its warp wait for it in " + describe(meeting));
+    record_fault(FaultKind::kCollectiveMismatch,
+                 where() + "exits while lanes " + hexadecimal(meeting.arrived) +
+                     " of its warp wait for it in " + describe(meeting));
+    abandon();
   }
 }
 
