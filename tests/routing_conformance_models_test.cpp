@@ -127,7 +127,7 @@ TEST(RoutingBias, Contract5_BiasNeverChangesWeights) {
         // sum of the renormalised ones is taken in that other order, hence not all bits.
         const Router router(c.config, variant.backend, variant.threads);
         const RoutedBatch plain = route(router, c, batch.inputs());
-        std::vector<float> bias;
+        BackendVector<float> bias;
         for (int e = 0; e < 64; ++e) bias.push_back(static_cast<float>((e * 37) % 64));
         RoutingInputs inputs = batch.inputs();
         inputs.selection_bias = {bias.data(), 64};
@@ -159,7 +159,7 @@ TEST(RoutingBias, Contract5_BiasStaysFloat32) {
   for (const int32_t num_experts : {8, 64, 256}) {
     const std::vector<float> values(static_cast<size_t>(num_experts), 0.0f);
     const Logits logits(values, DataType::kBFloat16, 1, num_experts, num_experts);
-    std::vector<float> bias(static_cast<size_t>(num_experts), 0.5f);
+    BackendVector<float> bias(static_cast<size_t>(num_experts), 0.5f);
     bias[static_cast<size_t>(num_experts - 1)] = 0.5f + 0x1p-22f;
     RoutingCase c;
     c.config = {.num_experts = num_experts, .top_k = 1, .score_function = ScoreFunction::kSigmoid};
@@ -182,8 +182,8 @@ TEST(RoutingBias, BiasesThatAreNotFiniteTakeTheirExpertsOut) {
   const Logits logits({4, 3, 2, 1}, DataType::kFloat32, 1, 4, 4);
   RoutingInputs inputs;
   inputs.logits = logits.view();
-  const std::vector<float> some = {-kInfinity, 0, kInfinity, 0};
-  const std::vector<float> none(4, std::numeric_limits<float>::quiet_NaN());
+  const BackendVector<float> some = {-kInfinity, 0, kInfinity, 0};
+  const BackendVector<float> none(4, std::numeric_limits<float>::quiet_NaN());
   for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
     const Router router(c.config, variant.backend, variant.threads);

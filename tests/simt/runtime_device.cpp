@@ -73,6 +73,7 @@ std::optional<int> attribute_value(cudaDeviceAttr attribute) {
     case cudaDevAttrCooperativeLaunch:
     case cudaDevAttrConcurrentManagedAccess:
     case cudaDevAttrIntegrated:
+    case cudaDevAttrPageableMemoryAccess:
       return 0;
     default:
       return std::nullopt;

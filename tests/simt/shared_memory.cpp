@@ -125,12 +125,8 @@ void* static_shared(const void* key, size_t bytes, size_t alignment, const char*
 }
 
 void* dynamic_shared() {
-  if (dynamic_bytes() == 0) {
-    record_fault(FaultKind::kBadLaunch,
-                 where() + "dynamic shared memory, of which the launch has none");
-    abandon();
-  }
-  return arrays.front().address;
+  // A kernel may declare what only some of its launches use.
+  return dynamic_bytes() == 0 ? nullptr : arrays.front().address;
 }
 
 }  // namespace switchyard::simt
