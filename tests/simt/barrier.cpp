@@ -49,6 +49,7 @@ void release(Barrier& barrier) {
 }  // namespace
 
 int meet_block(Collective collective, int predicate, CallSite site) {
+  const ExecutorScope scope;
   if (current == nullptr) {
     throw Fault(FaultKind::kBadLaunch, describe_call(collective, site) + " outside a kernel");
   }

@@ -83,30 +83,31 @@ void* DeviceMemory::allocate(size_t bytes) {
   std::memset(pointer(address + bytes), kTailByte, tail_bytes(bytes));
   poison(pointer(address + bytes), tail_bytes(bytes));
   poison(pointer(first_page(address)), address - first_page(address));
-  if (!is_open()) protect(allocation, false);
+  if (!accessible_) protect(allocation, false);
   if (race_observer != nullptr) race_observer->allocated(pointer(address), bytes);
   return pointer(address);
 }
 
 bool DeviceMemory::release(void* address) {
   const auto found = allocations_.find(number(address));
-  if (found == allocations_.end() || found->second.freed) return false;
+  if (found == allocations_.end()) return false;
   if (race_observer != nullptr) race_observer->freed(address);
   protect(found, false);
   madvise(pointer(first_page(found->first)), found->second.page_bytes, MADV_DONTNEED);
   bytes_in_use_ -= static_cast<int64_t>(found->second.bytes);
-  found->second.freed = true;
+  freed_.insert(allocations_.extract(found));
   return true;
 }
 
-DeviceMemory::Allocations::const_iterator DeviceMemory::find(const void* address) const {
-  const auto above = allocations_.upper_bound(number(address));
-  return above == allocations_.begin() ? allocations_.end() : std::prev(above);
+DeviceMemory::Allocations::const_iterator DeviceMemory::find(const Allocations& allocations,
+                                                             const void* address) {
+  const auto above = allocations.upper_bound(number(address));
+  return above == allocations.begin() ? allocations.end() : std::prev(above);
 }
 
 bool DeviceMemory::holds(const void* address, size_t bytes) const {
-  const auto found = find(address);
-  if (found == allocations_.end() || found->second.freed) return false;
+  const auto found = find(allocations_, address);
+  if (found == allocations_.end()) return false;
   const size_t offset = number(address) - found->first;
   return offset <= found->second.bytes && bytes <= found->second.bytes - offset;
 }
@@ -116,39 +117,38 @@ bool DeviceMemory::is_in_range(const void* address) const {
 }
 
 std::string DeviceMemory::describe(const void* address) const {
-  const auto found = find(address);
-  if (found == allocations_.end()) return "before all device allocations";
-  const std::string what =
-      (found->second.freed ? "a freed device allocation of " : "a device allocation of ") +
-      std::to_string(found->second.bytes) + " bytes";
-  const size_t offset = number(address) - found->first;
-  if (offset < found->second.bytes) return "byte " + std::to_string(offset) + " of " + what;
-  return std::to_string(offset - found->second.bytes) + " bytes behind the end of " + what;
+  const auto live = find(allocations_, address);
+  const auto freed = find(freed_, address);
+  if (live == allocations_.end() && freed == freed_.end()) return "before all device allocations";
+  const bool is_live =
+      live != allocations_.end() && (freed == freed_.end() || live->first > freed->first);
+  const auto& [begin, allocation] = is_live ? *live : *freed;
+  const std::string what = (is_live ? "a device allocation of " : "a freed device allocation of ") +
+                           std::to_string(allocation.bytes) + " bytes";
+  const size_t offset = number(address) - begin;
+  if (offset < allocation.bytes) return "byte " + std::to_string(offset) + " of " + what;
+  return std::to_string(offset - allocation.bytes) + " bytes behind the end of " + what;
 }
 
-int64_t DeviceMemory::num_allocations() const {
-  return std::count_if(allocations_.begin(), allocations_.end(),
-                       [](const auto& allocation) { return !allocation.second.freed; });
+void DeviceMemory::protect_all(bool accessible) {
+  if (accessible_ == accessible) return;
+  accessible_ = accessible;
+  for (auto it = allocations_.cbegin(); it != allocations_.cend(); ++it) {
+    protect(it, accessible);
+  }
 }
 
 void DeviceMemory::open() {
-  if (times_open_++ > 0) return;
-  for (auto it = allocations_.cbegin(); it != allocations_.cend(); ++it) {
-    if (!it->second.freed) protect(it, true);
-  }
+  if (times_open_++ == 0) protect_all(true);
 }
 
 void DeviceMemory::close() {
-  if (--times_open_ > 0) return;
-  for (auto it = allocations_.cbegin(); it != allocations_.cend(); ++it) {
-    if (!it->second.freed) protect(it, false);
-  }
+  if (--times_open_ == 0 && settings().hide_device_memory) protect_all(false);
 }
 
 std::string DeviceMemory::find_overrun() const {
   if constexpr (kHasAddressSanitizer) return {};
   for (const auto& [address, allocation] : allocations_) {
-    if (allocation.freed) continue;
     const auto* tail = static_cast<const unsigned char*>(pointer(address + allocation.bytes));
     const auto* end = tail + tail_bytes(allocation.bytes);
     const auto* changed = std::find_if(tail, end, [](auto byte) { return byte != kTailByte; });

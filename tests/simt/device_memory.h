@@ -26,13 +26,15 @@ class DeviceMemory {
   /// What is at an address of the range: "20 bytes behind the end of a device allocation of 400".
   [[nodiscard]] std::string describe(const void* address) const;
 
-  [[nodiscard]] int64_t num_allocations() const;
+  [[nodiscard]] int64_t num_allocations() const {
+    return static_cast<int64_t>(allocations_.size());
+  }
   [[nodiscard]] int64_t bytes_in_use() const { return bytes_in_use_; }
 
-  /// Lets host code and kernels touch the memory until as many calls of close().
+  /// Lets host code and kernels touch the memory until as many calls of close(), or for longer
+  /// where the settings hide nothing.
   void open();
   void close();
-  [[nodiscard]] bool is_open() const { return times_open_ > 0; }
 
   /// What a write behind an allocation's end has left, "" if there was none. Where no page stops
   /// one, in the last 255 bytes before it, this is how it shows.
@@ -42,12 +44,13 @@ class DeviceMemory {
   struct Allocation {
     size_t bytes = 0;
     size_t page_bytes = 0;
-    bool freed = false;
   };
   using Allocations = std::map<uintptr_t, Allocation>;
 
-  [[nodiscard]] Allocations::const_iterator find(const void* address) const;
+  /// The last allocation that begins no later than `address`, end() without one.
+  static Allocations::const_iterator find(const Allocations& allocations, const void* address);
   void reserve_range();
+  void protect_all(bool accessible);
   static void protect(Allocations::const_iterator allocation, bool accessible);
 
   uintptr_t begin_ = 0;
@@ -55,7 +58,9 @@ class DeviceMemory {
   uintptr_t next_ = 0;
   int64_t bytes_in_use_ = 0;
   int times_open_ = 0;
+  bool accessible_ = false;
   Allocations allocations_;
+  Allocations freed_;  // so that faults can name them
 };
 
 DeviceMemory& device_memory();

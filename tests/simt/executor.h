@@ -20,6 +20,23 @@ void check_launch(const Launch& launch);
 /// Runs the launch to its end. Throws Fault. Not for two host threads at once.
 void execute(const Launch& launch);
 
+/// Whether the executor's own code runs, on whatever stack. Inline functions of the standard
+/// library exist once in a program, perhaps as the instrumented copy of a kernel's source, so that
+/// the executor's own accesses may be reported too; those of a kernel are the others.
+extern bool is_executor_running;
+
+/// Stands in whatever kernels call that uses more than plain loads and stores.
+class ExecutorScope {
+ public:
+  ExecutorScope() : outer_(is_executor_running) { is_executor_running = true; }
+  ExecutorScope(const ExecutorScope&) = delete;
+  ExecutorScope& operator=(const ExecutorScope&) = delete;
+  ~ExecutorScope() { is_executor_running = outer_; }
+
+ private:
+  bool outer_;
+};
+
 /// Whether the calling host thread is inside a kernel.
 bool in_kernel();
 

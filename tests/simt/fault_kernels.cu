@@ -91,6 +91,19 @@ __global__ void beyond_shared_pointer(FaultArguments args) {
   args.out[thread_index()] = 1;
 }
 
+struct Block {
+  int values[kThreads];
+};
+
+/// A copy of a whole structure is a write as well.
+__global__ void structure_race(FaultArguments args) {
+  SWITCHYARD_SHARED(Block, block);
+  Block zeros{};
+  zeros.values[0] = args.size;
+  block = zeros;
+  args.out[thread_index()] = block.values[thread_index()];
+}
+
 __global__ void uninitialized_shared(FaultArguments args) {
   SWITCHYARD_SHARED(int, values, [kThreads]);
   const int thread = thread_index();
@@ -270,6 +283,7 @@ constexpr NamedKernel kKernels[] = {
     {"beyond_shared", beyond_shared},
     {"beyond_dynamic", beyond_dynamic},
     {"beyond_shared_pointer", beyond_shared_pointer},
+    {"structure_race", structure_race},
     {"uninitialized_shared", uninitialized_shared},
 #if !defined(__CUDACC__)
     {"large_shared", large_shared},

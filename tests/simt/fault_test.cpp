@@ -97,6 +97,7 @@ std::vector<PlantedFault> planted_faults() {
       {"beyond_shared", bounds, kSanitizer, invalid, {}, {}, {}},
       {"beyond_dynamic", bounds, kSanitizer, invalid, {.shared_bytes = 4 * kThreads}, {}, {}},
       {"beyond_shared_pointer", bounds, kSanitizer, invalid, {}, {}, {}},
+      {"structure_race", kUnseen, kUnseen, race, {}, {}, {}},
       {"uninitialized_shared",
        kWrongResult,
        kWrongResult,

@@ -144,11 +144,13 @@ void abandon() {
 }
 
 void trap() {
+  const ExecutorScope scope;
   record_fault(FaultKind::kTrap, where() + "__trap()");
   abandon();
 }
 
 void refuse_alignment(const void* address, size_t bytes) {
+  const ExecutorScope scope;
   record_fault(FaultKind::kMisaligned,
                where() + "accesses " + std::to_string(bytes) + " bytes at once at " +
                    hexadecimal(reinterpret_cast<uintptr_t>(address)) + ", which is " +

@@ -148,13 +148,16 @@ void RaceDetector::check(const char* address, size_t bytes, Kind kind, uint32_t 
   for (size_t i = 0; i < bytes; ++i) check_byte(*region, address + i, kind, now);
 }
 
+bool RaceDetector::watches() const { return running_ && !is_executor_running && in_kernel(); }
+
 void RaceDetector::access(const void* address, size_t bytes, bool write, const void* code) {
-  if (!running_ || !in_kernel()) return;
+  if (!watches()) return;
+  const ExecutorScope scope;
   check(byte_at(address), bytes, write ? Kind::kWrite : Kind::kRead, code_of(code));
 }
 
 void RaceDetector::aligned_access(const void* address, size_t bytes, bool write, const void* code) {
-  if (!running_ || !in_kernel()) return;
+  if (!watches()) return;
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
     record_fault(FaultKind::kMisaligned, where() + std::string(verb(write)) +
                                              std::to_string(bytes) + " bytes at once at " +

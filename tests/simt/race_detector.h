@@ -42,6 +42,8 @@ class RaceDetector final : public RaceObserver {
   enum class Kind { kRead, kWrite, kAtomic };
 
   RaceDetector();
+  /// Whether a kernel's own code runs.
+  [[nodiscard]] bool watches() const;
   uint32_t code_of(CallSite site);
   [[nodiscard]] static uint32_t code_of(const void* code);
   [[nodiscard]] std::string line_of(uint32_t code) const;

@@ -20,6 +20,7 @@ namespace switchyard::simt {
 
 Block block;
 Thread* current = nullptr;
+bool is_executor_running = false;
 Statistics totals;
 test::RandomStream choices(1);
 RaceObserver* race_observer = nullptr;
@@ -134,7 +135,9 @@ void set_kernel_call(const KernelCall* call) { kernel_call = call; }
 void run_fiber() {
   enter_fiber();
   for (;;) {
+    is_executor_running = false;
     kernel_call->run_thread();
+    is_executor_running = true;
     exit_thread();
   }
 }
@@ -170,6 +173,7 @@ void run_threads() {
 void leave() { switch_to(has_fault() ? nullptr : pick_thread(current->warp(), false)); }
 
 void yield() {
+  const ExecutorScope scope;
   if (current == nullptr) return;
   if (has_fault()) leave();
   if (block.idle_atomics > settings().max_idle_atomics) {
@@ -196,17 +200,20 @@ void yield() {
 }
 
 void pause() {
+  const ExecutorScope scope;
   constexpr int64_t kAtomics = 64;  // that it stands for
   block.idle_atomics += kAtomics;
   yield();
 }
 
 void give_way() {
+  const ExecutorScope scope;
   const int one_in = settings().preempt_one_in;
   if (one_in > 0 && choices.below(one_in) == 0) yield();
 }
 
 void before_atomic(const void* address, size_t bytes, CallSite site) {
+  const ExecutorScope scope;
   give_way();
   if (race_observer != nullptr) race_observer->atomic(address, bytes, site);
 }
@@ -221,6 +228,7 @@ void after_atomic(bool changed) {
 }
 
 void memory_fence() {
+  const ExecutorScope scope;
   if (race_observer != nullptr) race_observer->fence();
 }
 

@@ -21,6 +21,9 @@ struct Settings {
   /// Lets another thread run at one in so many atomics, in the race build at one in so many
   /// accesses; 0 for never.
   int preempt_one_in = 0;
+  /// Lets host code that touches device memory end the program. Costs two system calls for each
+  /// allocation whenever work runs, which a test of very many launches may want to save.
+  bool hide_device_memory = true;
   /// So many atomics in a row that change nothing are a livelock.
   int64_t max_idle_atomics = 4'000'000;
 

@@ -104,6 +104,7 @@ void check_shared_memory() {
 }
 
 void* static_shared(const void* key, size_t bytes, size_t alignment, const char* name) {
+  const ExecutorScope scope;
   for (const SharedArray& array : arrays) {
     if (array.key == key) return array.address;
   }
@@ -125,6 +126,7 @@ void* static_shared(const void* key, size_t bytes, size_t alignment, const char*
 }
 
 void* dynamic_shared() {
+  const ExecutorScope scope;
   // A kernel may declare what only some of its launches use.
   return dynamic_bytes() == 0 ? nullptr : arrays.front().address;
 }

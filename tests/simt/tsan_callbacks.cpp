@@ -1,7 +1,6 @@
 // The functions that code compiled with -fsanitize=thread calls at each access. A program linked
 // without that flag has no ThreadSanitizer, and these take its place.
 #include <cstdint>
-#include <cstring>
 
 #include "tests/simt/race_detector.h"
 
@@ -9,13 +8,23 @@ using switchyard::simt::RaceDetector;
 
 namespace {
 
+/// nullptr until the detector is made; instrumented code may run before, even to make it.
+RaceDetector* detector = nullptr;
+
 /// Starts to watch before anything is allocated.
 [[maybe_unused]] const bool kRegistered = [] {
-  switchyard::simt::race_observer = &RaceDetector::instance();
+  detector = &RaceDetector::instance();
+  switchyard::simt::race_observer = detector;
   return true;
 }();
 
-RaceDetector& detector() { return RaceDetector::instance(); }
+void report(const void* address, size_t bytes, bool write, const void* code) {
+  if (detector != nullptr) detector->access(address, bytes, write, code);
+}
+
+void report_aligned(const void* address, size_t bytes, bool write, const void* code) {
+  if (detector != nullptr) detector->aligned_access(address, bytes, write, code);
+}
 
 }  // namespace
 
@@ -23,26 +32,18 @@ RaceDetector& detector() { return RaceDetector::instance(); }
 #define SIMT_CALLER __builtin_return_address(0)
 
 // One for each size that the compiler knows.
-#define SIMT_ACCESS_CALLBACKS(bytes)                               \
-  void __tsan_read##bytes(void* address) {                         \
-    detector().aligned_access(address, bytes, false, SIMT_CALLER); \
-  }                                                                \
-  void __tsan_write##bytes(void* address) {                        \
-    detector().aligned_access(address, bytes, true, SIMT_CALLER);  \
-  }                                                                \
-  void __tsan_unaligned_read##bytes(void* address) {               \
-    detector().access(address, bytes, false, SIMT_CALLER);         \
-  }                                                                \
-  void __tsan_unaligned_write##bytes(void* address) {              \
-    detector().access(address, bytes, true, SIMT_CALLER);          \
-  }                                                                \
-  void __tsan_read_write##bytes(void* address) {                   \
-    detector().aligned_access(address, bytes, false, SIMT_CALLER); \
-    detector().access(address, bytes, true, SIMT_CALLER);          \
-  }                                                                \
-  void __tsan_unaligned_read_write##bytes(void* address) {         \
-    detector().access(address, bytes, false, SIMT_CALLER);         \
-    detector().access(address, bytes, true, SIMT_CALLER);          \
+#define SIMT_ACCESS_CALLBACKS(bytes)                                                               \
+  void __tsan_read##bytes(void* address) { report_aligned(address, bytes, false, SIMT_CALLER); }   \
+  void __tsan_write##bytes(void* address) { report_aligned(address, bytes, true, SIMT_CALLER); }   \
+  void __tsan_unaligned_read##bytes(void* address) { report(address, bytes, false, SIMT_CALLER); } \
+  void __tsan_unaligned_write##bytes(void* address) { report(address, bytes, true, SIMT_CALLER); } \
+  void __tsan_read_write##bytes(void* address) {                                                   \
+    report_aligned(address, bytes, false, SIMT_CALLER);                                            \
+    report(address, bytes, true, SIMT_CALLER);                                                     \
+  }                                                                                                \
+  void __tsan_unaligned_read_write##bytes(void* address) {                                         \
+    report(address, bytes, false, SIMT_CALLER);                                                    \
+    report(address, bytes, true, SIMT_CALLER);                                                     \
   }
 
 extern "C" {
@@ -59,26 +60,42 @@ SIMT_ACCESS_CALLBACKS(4)
 SIMT_ACCESS_CALLBACKS(8)
 SIMT_ACCESS_CALLBACKS(16)
 
-void __tsan_read_range(void* address, size_t bytes) {
-  detector().access(address, bytes, false, SIMT_CALLER);
+void __tsan_read_range(void* address, size_t bytes) { report(address, bytes, false, SIMT_CALLER); }
+void __tsan_write_range(void* address, size_t bytes) { report(address, bytes, true, SIMT_CALLER); }
+
+// The compiler leaves calls of these three as they are. The linker's --wrap brings them here.
+void* __real_memcpy(void* to, const void* from, size_t bytes);
+void* __real_memmove(void* to, const void* from, size_t bytes);
+void* __real_memset(void* address, int value, size_t bytes);
+
+void* __wrap_memcpy(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) {
+    report(from, bytes, false, SIMT_CALLER);
+    report(to, bytes, true, SIMT_CALLER);
+  }
+  return __real_memcpy(to, from, bytes);
 }
-void __tsan_write_range(void* address, size_t bytes) {
-  detector().access(address, bytes, true, SIMT_CALLER);
+void* __wrap_memmove(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) {
+    report(from, bytes, false, SIMT_CALLER);
+    report(to, bytes, true, SIMT_CALLER);
+  }
+  return __real_memmove(to, from, bytes);
+}
+void* __wrap_memset(void* address, int value, size_t bytes) {
+  if (bytes > 0) report(address, bytes, true, SIMT_CALLER);
+  return __real_memset(address, value, bytes);
 }
 
+// Later compilers call them by these names.
 void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
-  detector().access(from, bytes, false, SIMT_CALLER);
-  detector().access(to, bytes, true, SIMT_CALLER);
-  return std::memcpy(to, from, bytes);
+  return __wrap_memcpy(to, from, bytes);
 }
 void* __tsan_memmove(void* to, const void* from, size_t bytes) {
-  detector().access(from, bytes, false, SIMT_CALLER);
-  detector().access(to, bytes, true, SIMT_CALLER);
-  return std::memmove(to, from, bytes);
+  return __wrap_memmove(to, from, bytes);
 }
 void* __tsan_memset(void* address, int value, size_t bytes) {
-  detector().access(address, bytes, true, SIMT_CALLER);
-  return std::memset(address, value, bytes);
+  return __wrap_memset(address, value, bytes);
 }
 
 // Launchers that share a source with kernels may hold function-local statics, whose guards are

@@ -227,6 +227,7 @@ void complete_meeting(int warp_index, int meeting_index) {
 
 uint64_t meet_warp(Collective collective, unsigned mask, uint64_t value, int argument, int width,
                    CallSite site) {
+  const ExecutorScope scope;
   if (current == nullptr) {
     throw Fault(FaultKind::kBadLaunch, describe_call(collective, mask, site) + " outside a kernel");
   }
