@@ -111,8 +111,9 @@ class Launches {
   }
 
  private:
+  /// Never 0: kernels declare the counters though there may be no expert to count.
   [[nodiscard]] int64_t counter_bytes(int64_t warps) const {
-    return warps * args_.num_experts * static_cast<int64_t>(sizeof(uint32_t));
+    return warps * std::max(args_.num_experts, 1) * static_cast<int64_t>(sizeof(uint32_t));
   }
 
   void enqueue(const char* name, void (*kernel)(SortArgs), dim3 grid, dim3 block,
