@@ -1,0 +1,154 @@
+#include "tests/simt/executor.h"
+
+#include <cstdio>
+#include <numeric>
+
+#include "tests/simt/address_sanitizer.h"
+#include "tests/simt/block.h"
+#include "tests/simt/race_observer.h"
+#include "tests/simt/scheduler.h"
+#include "tests/simt/shared_memory.h"
+#include "tests/simt/symbols.h"
+
+namespace switchyard::simt {
+namespace {
+
+std::string kernel;
+thread_local bool is_executing = false;  // on this host thread
+
+/// Lets others see that this host thread runs kernels.
+struct Executing {
+  Executing() { is_executing = true; }
+  Executing(const Executing&) = delete;
+  Executing& operator=(const Executing&) = delete;
+  ~Executing() { is_executing = false; }
+};
+
+void prepare_threads(dim3 size) {
+  block.num_threads = static_cast<int>(size.x * size.y * size.z);
+  block.num_warps = (block.num_threads + kLanes - 1) / kLanes;
+  for (int i = 0; i < block.num_threads; ++i) {
+    Thread& thread = block.threads[i];
+    const auto index = static_cast<unsigned>(i);
+    thread.index = i;
+    thread.position = {index % size.x, index / size.x % size.y, index / (size.x * size.y)};
+    if (thread.fiber.context == nullptr) prepare_fiber(thread.fiber, run_fiber, thread.lane());
+  }
+}
+
+/// The order of blocks: a multiple of each number modulo their count, which visits each once.
+class BlockOrder {
+ public:
+  explicit BlockOrder(int64_t num_blocks) : num_blocks_(num_blocks) {
+    if (settings().order == Order::kReverse) {
+      first_ = num_blocks - 1;
+      step_ = num_blocks - 1;
+    } else if (settings().order == Order::kRandom) {
+      first_ = choices.below(num_blocks);
+      do {
+        step_ = choices.below(num_blocks) | 1;
+      } while (std::gcd(step_, num_blocks) != 1);
+    }
+  }
+  [[nodiscard]] int64_t operator[](int64_t i) const {
+    return static_cast<int64_t>((static_cast<__int128>(i) * step_ + first_) % num_blocks_);
+  }
+
+ private:
+  int64_t num_blocks_;
+  int64_t first_ = 0;
+  int64_t step_ = 1;
+};
+
+void run_block(const Launch& launch, int64_t index) {
+  const dim3 grid = launch.grid;
+  blockIdx = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+              static_cast<unsigned>(index / (int64_t{grid.x} * grid.y))};
+  begin_block_schedule();
+  if (race_observer != nullptr) race_observer->begin_block();
+  begin_shared_memory(launch.dynamic_shared_bytes);
+  run_threads();
+  if (!has_fault()) check_shared_memory();
+  ++totals.blocks;
+  totals.threads += block.num_threads;
+}
+
+/// Fibers that a fault stopped in mid-kernel start anew. Device code owns nothing to unwind.
+void forget_threads() {
+  for (int i = 0; i < block.num_threads; ++i) {
+    Thread& thread = block.threads[i];
+    if (thread.state != ThreadState::kExited) {
+      prepare_fiber(thread.fiber, run_fiber, thread.lane());
+    }
+    thread.state = ThreadState::kExited;
+  }
+}
+
+void name_kernel_in_sanitizer_reports() {
+#if SIMT_HAS_ADDRESS_SANITIZER
+  static const bool kDone = [] {
+    __sanitizer_set_death_callback([] {
+      if (in_kernel()) std::fprintf(stderr, "simt: the error above is in %s\n", where().c_str());
+    });
+    return true;
+  }();
+  static_cast<void>(kDone);
+#endif
+}
+
+}  // namespace
+
+Settings& settings() {
+  static Settings instance;
+  return instance;
+}
+
+bool in_kernel() { return current != nullptr && is_executing; }
+
+const std::string& running_kernel() { return kernel; }
+
+void check_launch(const Launch& launch) {
+  const dim3 grid = launch.grid;
+  const dim3 threads = launch.block;
+  const int64_t num_threads = int64_t{threads.x} * threads.y * threads.z;
+  const int64_t num_blocks = int64_t{grid.x} * grid.y * grid.z;
+  constexpr unsigned kMaxGridSide = 65535;
+  constexpr unsigned kMaxDepth = 64;
+  if (num_threads < 1 || num_threads > kMaxThreads || threads.z > kMaxDepth || num_blocks < 1 ||
+      grid.x > 0x7fffffffu || grid.y > kMaxGridSide || grid.z > kMaxGridSide) {
+    throw Fault(FaultKind::kBadLaunch, "kernel " + function_name(launch.kernel) +
+                                           " launched with " + std::to_string(num_blocks) +
+                                           " blocks of " + std::to_string(num_threads) +
+                                           " threads");
+  }
+}
+
+void execute(const Launch& launch) {
+  if (in_kernel()) throw Fault(FaultKind::kBadLaunch, "a launch from device code");
+  kernel = function_name(launch.kernel);
+  check_launch(launch);
+  name_kernel_in_sanitizer_reports();
+  watch_invalid_accesses();
+  choices = test::RandomStream(settings().seed + static_cast<uint64_t>(totals.launches));
+  blockDim = launch.block;
+  gridDim = launch.grid;
+  prepare_threads(launch.block);
+  set_thread_body(&launch.thread);
+  ++totals.launches;
+  const Executing executing;
+
+  if (race_observer != nullptr) {
+    race_observer->begin_launch(launch.find_arguments(launch.thread), launch.argument_bytes);
+  }
+  const int64_t num_blocks = int64_t{gridDim.x} * gridDim.y * gridDim.z;
+  const BlockOrder order(num_blocks);
+  for (int64_t i = 0; i < num_blocks && !has_fault(); ++i) run_block(launch, order[i]);
+  if (race_observer != nullptr) race_observer->end_launch();
+
+  if (std::optional<Fault> fault = take_fault()) {
+    forget_threads();
+    throw Fault(*fault);
+  }
+}
+
+}  // namespace switchyard::simt

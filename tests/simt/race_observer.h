@@ -1,0 +1,33 @@
+// What the race detector learns from the executor. Without it, as in every build whose kernels are
+// not instrumented, there is no observer.
+#pragma once
+
+#include <cstddef>
+
+#include "tests/simt/call_site.h"
+
+namespace switchyard::simt {
+
+class RaceObserver {
+ public:
+  virtual ~RaceObserver() = default;
+
+  virtual void begin_launch(const void* arguments, size_t argument_bytes) = 0;
+  virtual void end_launch() = 0;
+  virtual void begin_block() = 0;
+  virtual void shared_array(const void* address, size_t bytes) = 0;
+
+  virtual void barrier() = 0;
+  virtual void warp_barrier(int warp, unsigned lanes) = 0;
+  virtual void atomic(const void* address, size_t bytes, CallSite site) = 0;
+  virtual void fence() = 0;
+
+  virtual void allocated(const void* address, size_t bytes) = 0;
+  virtual void freed(const void* address) = 0;
+  /// The host or a copy has written there.
+  virtual void initialized(const void* address, size_t bytes) = 0;
+};
+
+extern RaceObserver* race_observer;  ///< nullptr where nobody watches
+
+}  // namespace switchyard::simt

@@ -1,0 +1,238 @@
+#include "tests/simt/scheduler.h"
+
+#include <bit>
+#include <functional>
+#include <numeric>
+#include <utility>
+
+#include "tests/simt/builtins.h"
+#include "tests/simt/device_hooks.h"
+#include "tests/simt/executor.h"
+#include "tests/simt/race_observer.h"
+
+// NOLINTBEGIN(readability-identifier-naming)
+uint3 threadIdx;
+uint3 blockIdx;
+dim3 blockDim;
+dim3 gridDim;
+// NOLINTEND(readability-identifier-naming)
+
+namespace switchyard::simt {
+
+Block block;
+Thread* current = nullptr;
+Statistics totals;
+test::RandomStream choices(1);
+RaceObserver* race_observer = nullptr;
+
+namespace {
+
+const std::function<void()>* thread_body = nullptr;
+
+/// Of a random order's blocks two in three have strict random priorities of their warps, so that
+/// one runs far ahead of another; in the others a warp keeps running three times in four.
+bool has_priorities = false;
+int warps_by_priority[kMaxWarps];
+
+/// nullptr is the host.
+void switch_to(Thread* next) {
+  Thread* self = current;
+  if (next == self) return;
+  ++totals.switches;
+  current = next;
+  if (next != nullptr) threadIdx = next->position;
+  switch_fiber(self != nullptr ? &self->fiber : nullptr, next != nullptr ? &next->fiber : nullptr);
+}
+
+int pick_lane(unsigned lanes) {
+  switch (settings().order) {
+    case Order::kForward:
+      return std::countr_zero(lanes);
+    case Order::kReverse:
+      return kLanes - 1 - std::countl_zero(lanes);
+    case Order::kRandom:
+      break;
+  }
+  for (int64_t skip = choices.below(std::popcount(lanes)); skip > 0; --skip) lanes &= lanes - 1;
+  return std::countr_zero(lanes);
+}
+
+Thread* ready_thread(int warp) {
+  return &block.threads[warp * kLanes + pick_lane(block.warps[warp].ready)];
+}
+
+/// Resolves one opportunistic meeting, which has no set of lanes to wait for.
+bool resolve_active_mask(int warp) {
+  for (int i = 0; i < block.warps[warp].num_meetings; ++i) {
+    if (block.warps[warp].meetings[i].collective != Collective::kActiveMask) continue;
+    complete_meeting(warp, i);
+    return true;
+  }
+  return false;
+}
+
+Thread* thread_by_priority() {
+  if (choices.chance(1)) {
+    std::swap(warps_by_priority[choices.below(block.num_warps)],
+              warps_by_priority[choices.below(block.num_warps)]);
+  }
+  for (int i = 0; i < block.num_warps; ++i) {
+    const int warp = warps_by_priority[i];
+    if (block.warps[warp].ready != 0) return ready_thread(warp);
+  }
+  return nullptr;
+}
+
+/// A thread of the next warp that has one ready; `warp` itself comes last.
+Thread* thread_of_another_warp(int warp) {
+  const Order order = settings().order;
+  const int step = order == Order::kReverse ? block.num_warps - 1 : 1;
+  int candidate = order == Order::kRandom ? static_cast<int>(choices.below(block.num_warps))
+                                          : (warp + step) % block.num_warps;
+  for (int i = 0; i < block.num_warps; ++i) {
+    if (block.warps[candidate].ready != 0) return ready_thread(candidate);
+    candidate = (candidate + step) % block.num_warps;
+  }
+  return nullptr;
+}
+
+/// The next thread when one of `warp` stops; nullptr when none can run.
+Thread* pick_thread(int warp, bool leave_warp) {
+  const bool random = settings().order == Order::kRandom;
+  if (block.warps[warp].ready == 0) resolve_active_mask(warp);
+  if (random && has_priorities && !leave_warp) {
+    if (Thread* thread = thread_by_priority()) return thread;
+  }
+  const bool stay = block.warps[warp].ready != 0 && !leave_warp;
+  if (stay && !(random && choices.chance(25))) return ready_thread(warp);
+  if (Thread* thread = thread_of_another_warp(warp)) return thread;
+  for (int other = 0; other < block.num_warps; ++other) {
+    if (resolve_active_mask(other)) return ready_thread(other);
+  }
+  return nullptr;
+}
+
+/// Takes the running thread out of the block; comes back when the next block starts it.
+void exit_thread() {
+  Thread& self = *current;
+  block.idle_atomics = 0;
+  exit_meetings(self);
+  exit_at_barrier(self);
+  self.state = ThreadState::kExited;
+  Warp& warp = block.warps[self.warp()];
+  warp.live &= ~self.bit();
+  warp.ready &= ~self.bit();
+  --block.num_live;
+  leave();
+}
+
+}  // namespace
+
+const Statistics& statistics() { return totals; }
+
+void set_thread_body(const std::function<void()>* body) { thread_body = body; }
+
+void run_fiber() {
+  enter_fiber();
+  for (;;) {
+    (*thread_body)();
+    exit_thread();
+  }
+}
+
+void begin_block_schedule() {
+  block.barrier.num_arrived = 0;
+  block.num_live = block.num_threads;
+  block.first_exited = -1;
+  block.idle_atomics = 0;
+  for (int i = 0; i < block.num_threads; ++i) block.threads[i].state = ThreadState::kReady;
+  for (int i = 0; i < block.num_warps; ++i) {
+    const int lanes = std::min(kLanes, block.num_threads - i * kLanes);
+    Warp& warp = block.warps[i];
+    warp.existing = lanes == kLanes ? ~0u : (1u << lanes) - 1;
+    warp.live = warp.ready = warp.existing;
+    warp.num_meetings = 0;
+  }
+  if (settings().order != Order::kRandom) return;
+  has_priorities = choices.below(3) != 0;
+  std::iota(warps_by_priority, warps_by_priority + block.num_warps, 0);
+  for (int i = block.num_warps - 1; i > 0; --i) {
+    std::swap(warps_by_priority[i], warps_by_priority[choices.below(i + 1)]);
+  }
+}
+
+void run_threads() {
+  switch_to(pick_thread(settings().order == Order::kReverse ? block.num_warps - 1 : 0, false));
+  if (!has_fault() && block.num_live > 0) {
+    record_fault(FaultKind::kDeadlock, describe_block() + "no thread can run" + describe_waiting());
+  }
+}
+
+void leave() { switch_to(has_fault() ? nullptr : pick_thread(current->warp(), false)); }
+
+void yield() {
+  if (current == nullptr) return;
+  if (has_fault()) leave();
+  if (block.idle_atomics > settings().max_idle_atomics) {
+    fail(FaultKind::kLivelock, std::to_string(block.idle_atomics) +
+                                   " atomics in a row changed nothing; blocks run one at a time, "
+                                   "so none may wait for another" +
+                                   describe_waiting());
+  }
+  const Thread& self = *current;
+  Warp& warp = block.warps[self.warp()];
+  // Fair to its warp first: whoever it waits for may be a later lane.
+  const unsigned later_lanes = warp.ready & ~(self.bit() | (self.bit() - 1));
+  warp.ready &= ~self.bit();
+  Thread* next = nullptr;
+  if (settings().order != Order::kRandom && later_lanes != 0) {
+    next = &block.threads[self.warp() * kLanes + std::countr_zero(later_lanes)];
+  } else {
+    next = pick_thread(self.warp(), true);
+  }
+  warp.ready |= self.bit();
+  if (next != nullptr) switch_to(next);
+}
+
+void pause() {
+  constexpr int64_t kAtomics = 64;  // that it stands for
+  block.idle_atomics += kAtomics;
+  yield();
+}
+
+void before_atomic(const void* address, size_t bytes, CallSite site) {
+  const int one_in = settings().preempt_one_in;
+  if (one_in > 0 && choices.below(one_in) == 0) yield();
+  if (race_observer != nullptr) race_observer->atomic(address, bytes, site);
+}
+
+void after_atomic(bool changed) {
+  constexpr int64_t kPatience = 64;  // atomics without effect before another thread gets its turn
+  if (changed) {
+    block.idle_atomics = 0;
+  } else if (++block.idle_atomics % kPatience == 0) {
+    yield();
+  }
+}
+
+void memory_fence() {
+  if (race_observer != nullptr) race_observer->fence();
+}
+
+int64_t clock() { return totals.switches; }
+
+bool sees_accesses() { return race_observer != nullptr; }
+
+bool is_on_running_stack(const void* address) {
+  const auto* byte = static_cast<const char*>(address);
+  return current != nullptr && byte >= current->fiber.stack &&
+         byte < current->fiber.stack + kStackBytes;
+}
+
+int running_thread() { return current != nullptr ? current->index : -1; }
+
+int64_t running_block() {
+  return (static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+}
+
+}  // namespace switchyard::simt

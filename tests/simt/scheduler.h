@@ -1,0 +1,22 @@
+// Which thread of the block runs next.
+#pragma once
+
+#include <functional>
+
+#include "tests/simt/block.h"
+
+namespace switchyard::simt {
+
+/// Makes every thread of the block ready and draws the order of its warps.
+void begin_block_schedule();
+
+/// Runs the block until every thread has exited, a fault stops it or none can run.
+void run_threads();
+
+/// What a fiber does, one block after the other.
+void run_fiber();
+
+/// What one thread of the launch does.
+void set_thread_body(const std::function<void()>* body);
+
+}  // namespace switchyard::simt
