@@ -73,8 +73,14 @@ struct WarpShare {
 __device__ __forceinline__ WarpShare share_of_warp(const TokenRange& tokens) {
   const uint32_t total = tokens.num_assignments();
   const uint32_t rounds = (total + blockDim.x - 1) / blockDim.x;
-  const uint32_t begin = warp_index_in_block() * rounds * kWarpSize;
-  return {min(begin, total), min(begin + rounds * kWarpSize, total)};
+  const uint32_t size = rounds * static_cast<uint32_t>(kWarpSize);
+  const uint32_t begin = static_cast<uint32_t>(warp_index_in_block()) * size;
+  return {min(begin, total), min(begin + size, total)};
+}
+
+/// What this lane takes in a round of its warp.
+__device__ __forceinline__ uint32_t index_in_round(uint32_t begin, int round) {
+  return begin + static_cast<uint32_t>(round * kWarpSize + lane_index());
 }
 
 __device__ __forceinline__ uint32_t expert_at(const SortArgs& args, const TokenRange& tokens,
@@ -116,12 +122,12 @@ __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tok
     uint32_t experts[kRoundsAtOnce];
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = begin + round * kWarpSize + lane_index();
+      const uint32_t index = index_in_round(begin, round);
       experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
     }
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = begin + round * kWarpSize + lane_index();
+      const uint32_t index = index_in_round(begin, round);
       const uint32_t expert = experts[round];
       const uint32_t peers = __match_any_sync(kAllLanes, expert);
       const uint32_t lower = static_cast<uint32_t>(__popc(peers & lanes_below()));
@@ -255,9 +261,8 @@ __device__ inline void fill_unused(const SortArgs& args) {
 /// Adds the tokens that lost all their local assignments to the totals. The rows are visible.
 __device__ inline void add_fully_dropped(const SortArgs& args, const TokenRange& tokens) {
   uint32_t count = 0;
-  for (uint32_t begin = warp_index_in_block() * kWarpSize; begin < tokens.num_tokens;
-       begin += blockDim.x) {
-    const uint32_t token = begin + lane_index();
+  for (uint32_t begin = 0; begin < tokens.num_tokens; begin += blockDim.x) {
+    const uint32_t token = begin + threadIdx.x;
     bool any_local = false;
     bool any_kept = false;
     if (token < tokens.num_tokens) {

@@ -21,13 +21,13 @@ __device__ inline void place_assignments(const SortArgs& args, const TokenRange&
     int64_t places[kRoundsAtOnce];
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = begin + round * kWarpSize + lane_index();
+      const uint32_t index = index_in_round(begin, round);
       experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
       places[round] = experts[round] == none ? 0 : row_at(args, tokens, index);
     }
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = begin + round * kWarpSize + lane_index();
+      const uint32_t index = index_in_round(begin, round);
       const uint32_t expert = experts[round];
       if (expert == none) continue;
       const int64_t position =

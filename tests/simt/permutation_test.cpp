@@ -110,6 +110,11 @@ TEST(CudaPermutation, DevicesWithoutDependentLaunchesSortToo) {
   EXPECT_EQ(launches_of_sort(random_case({.num_experts = 64, .top_k = 8}, 2000, 1)), 3);
 }
 
+/// How many elements the rows start behind a 16-byte boundary, and how many lie between them.
+struct Placement {
+  int64_t offset, padding;
+};
+
 /// Rows of `row_bytes` from tokens that start `offset` bytes behind a 16-byte boundary.
 std::vector<std::byte> permuted(const PermuterVariant& variant, const PermutationCase& batch,
                                 int64_t row_bytes, int64_t padding, int64_t offset) {
@@ -136,7 +141,7 @@ TEST(CudaPermutation, EveryWidthOfAccessMovesTheReferencesBytes) {
                                  9, 1);
   for (const int64_t unit : {16, 8, 4, 2, 1}) {
     for (const int64_t units : {1, 3, 127, 129, 300}) {
-      for (const auto& [padding, offset] : {std::pair{0, 0}, {1, 0}, {0, 1}, {2, 3}}) {
+      for (const auto& [offset, padding] : {Placement{0, 0}, {0, 1}, {1, 0}, {3, 2}}) {
         EXPECT_EQ(permuted(device_variant(), batch, units * unit, padding * unit, offset * unit),
                   permuted(reference_variant(), batch, units * unit, padding * unit, offset * unit))
             << units << " units of " << unit << " bytes";
@@ -154,45 +159,51 @@ TEST(CudaPermutation, PaddingOfEveryBlockSizeIsCleared) {
   }
 }
 
+template <typename T>
+T random_element(RandomStream& random) {
+  if constexpr (std::is_same_v<T, float>) {
+    return static_cast<float>(random.normal());
+  } else {
+    return {static_cast<uint16_t>(random.bits32())};
+  }
+}
+
+/// The memory that combined rows are in, gaps included.
+template <typename In, typename Out>
+std::vector<std::byte> combined(const PermuterVariant& variant, const PermutationCase& batch,
+                                int64_t hidden_size, Placement in, Placement out) {
+  const auto route = make_route(variant, batch.config);
+  GuardedPermutation permutation(*route, batch);
+  route->sort(batch.expert_ids(), batch.gate_weights(), permutation.view(),
+              permutation.workspace());
+  const int64_t rows = route->sizes(batch.num_tokens).num_rows;
+  const int64_t in_stride = hidden_size + in.padding;
+  const int64_t out_stride = hidden_size + out.padding;
+  std::vector<In> from(static_cast<size_t>(rows * in_stride + in.offset));
+  RandomStream random(5);
+  for (In& element : from) element = random_element<In>(random);
+  std::vector<Out> to(static_cast<size_t>(batch.num_tokens * out_stride + out.offset));
+  route->unpermute(
+      permutation.view(),
+      MatrixView<const In>(from.data() + in.offset, rows, hidden_size, in_stride),
+      batch.gate_weights(),
+      MatrixView<Out>(to.data() + out.offset, batch.num_tokens, hidden_size, out_stride));
+  const auto bytes = std::as_bytes(std::span(to));
+  return {bytes.begin(), bytes.end()};
+}
+
 template <typename In, typename Out>
 void expect_combines_unaligned_rows() {
+  constexpr Placement kPlacements[] = {{0, 0}, {1, 0}, {0, 1}, {4, 4}, {8, 8}};
   const auto batch = random_case({.num_experts = 5, .top_k = 40}, 6, 3);
   for (const int64_t hidden_size : {8, 24, 1032}) {
-    for (const auto& [offset, padding, out_offset, out_padding] : {std::array{0, 0, 0, 0},
-                                                                   {1, 0, 0, 0},
-                                                                   {0, 1, 0, 0},
-                                                                   {0, 0, 1, 0},
-                                                                   {0, 0, 0, 1},
-                                                                   {8, 8, 8, 8},
-                                                                   {4, 4, 4, 4}}) {
-      const auto combined = [&](const PermuterVariant& variant) {
-        const auto route = make_route(variant, batch.config);
-        GuardedPermutation out(*route, batch);
-        route->sort(batch.expert_ids(), batch.gate_weights(), out.view(), out.workspace());
-        const int64_t rows = route->sizes(batch.num_tokens).num_rows;
-        const int64_t stride = hidden_size + padding;
-        std::vector<In> from(static_cast<size_t>(rows * stride + offset));
-        RandomStream random(5);
-        for (In& element : from) {
-          if constexpr (std::is_same_v<In, float>) {
-            element = static_cast<float>(random.normal());
-          } else {
-            element = In{static_cast<uint16_t>(random.bits32())};
-          }
-        }
-        std::vector<Out> to(static_cast<size_t>(batch.num_tokens * (hidden_size + out_padding)) +
-                            8);
-        route->unpermute(out.view(),
-                         MatrixView<const In>(from.data() + offset, rows, hidden_size, stride),
-                         batch.gate_weights(),
-                         MatrixView<Out>(to.data() + out_offset, batch.num_tokens, hidden_size,
-                                         hidden_size + out_padding));
-        const auto bytes = std::as_bytes(std::span(to));
-        return std::vector<std::byte>(bytes.begin(), bytes.end());
-      };
-      EXPECT_EQ(combined(device_variant()), combined(reference_variant()))
-          << hidden_size << " columns, offsets " << offset << ' ' << out_offset << ", padding "
-          << padding << ' ' << out_padding;
+    for (const Placement& in : kPlacements) {
+      for (const Placement& out : kPlacements) {
+        EXPECT_EQ((combined<In, Out>(device_variant(), batch, hidden_size, in, out)),
+                  (combined<In, Out>(reference_variant(), batch, hidden_size, in, out)))
+            << hidden_size << " columns, offsets " << in.offset << ' ' << out.offset << ", padding "
+            << in.padding << ' ' << out.padding;
+      }
     }
   }
 }
@@ -242,7 +253,7 @@ TEST(CudaPermutation, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
       require_success(cudaGraphInstantiate(&executable, graph, 0));
       EXPECT_EQ(simt::num_device_allocations(), allocations);
 
-      for (const uint64_t seed : {2, 3}) {
+      for (uint64_t seed = 2; seed <= 3; ++seed) {
         const auto batch = random_case(config, num_tokens, seed);
         device.ids.upload(batch.ids);
         device.weights.upload(batch.weights);

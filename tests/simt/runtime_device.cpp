@@ -71,6 +71,7 @@ std::optional<int> attribute_value(cudaDeviceAttr attribute) {
     case cudaDevAttrStreamPrioritiesSupported:
       return 1;
     case cudaDevAttrCooperativeLaunch:
+    case cudaDevAttrPageableMemoryAccess:
     case cudaDevAttrConcurrentManagedAccess:
     case cudaDevAttrIntegrated:
       return 0;
