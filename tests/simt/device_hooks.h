@@ -26,6 +26,9 @@ int meet_block(Collective collective, int predicate, CallSite site);
 /// Lets another thread of the block run.
 void yield();
 
+/// Yields at one in Settings::preempt_one_in of its calls.
+void give_way();
+
 /// Stands before every atomic.
 void before_atomic(const void* address, size_t bytes, CallSite site);
 

@@ -133,12 +133,12 @@ void execute(const Launch& launch) {
   blockDim = launch.block;
   gridDim = launch.grid;
   prepare_threads(launch.block);
-  set_thread_body(&launch.thread);
+  set_kernel_call(launch.call.get());
   ++totals.launches;
   const Executing executing;
 
   if (race_observer != nullptr) {
-    race_observer->begin_launch(launch.find_arguments(launch.thread), launch.argument_bytes);
+    race_observer->begin_launch(launch.call.get(), launch.call_bytes);
   }
   const int64_t num_blocks = int64_t{gridDim.x} * gridDim.y * gridDim.z;
   const BlockOrder order(num_blocks);

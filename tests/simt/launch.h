@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include <functional>
+#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -12,13 +12,26 @@
 
 namespace switchyard::simt {
 
+/// What one thread of a launch does.
+class KernelCall {
+ public:
+  virtual ~KernelCall() = default;
+  virtual void run_thread() const = 0;
+};
+
 /// A kernel with its arguments, which every thread copies.
 template <class... Parameters>
-struct BoundKernel {
-  void (*kernel)(Parameters...);
-  std::tuple<std::decay_t<Parameters>...> arguments;
+class BoundKernel final : public KernelCall {
+ public:
+  using Values = std::tuple<std::decay_t<Parameters>...>;
 
-  SIMT_UNINSTRUMENTED void operator()() const { std::apply(kernel, arguments); }
+  BoundKernel(void (*kernel)(Parameters...), Values arguments)
+      : kernel_(kernel), arguments_(std::move(arguments)) {}
+  SIMT_UNINSTRUMENTED void run_thread() const override { std::apply(kernel_, arguments_); }
+
+ private:
+  void (*kernel_)(Parameters...);
+  Values arguments_;
 };
 
 /// A launch as it waits in a stream or a graph.
@@ -27,10 +40,8 @@ struct Launch {
   dim3 grid;
   dim3 block;
   size_t dynamic_shared_bytes = 0;
-  std::function<void()> thread;  ///< what one thread does
-  /// The kernel's arguments inside `thread`, which kernels may read.
-  const void* (*find_arguments)(const std::function<void()>& thread) = nullptr;
-  size_t argument_bytes = 0;
+  std::shared_ptr<const KernelCall> call;
+  size_t call_bytes = 0;  ///< of *call, which kernels may read
 };
 
 /// Checks the launch as cudaLaunchKernelExC does and hands it to the stream.
@@ -45,11 +56,9 @@ cudaError_t launch(const cudaLaunchConfig_t& config, void (*kernel)(Parameters..
   launch.grid = config.gridDim;
   launch.block = config.blockDim;
   launch.dynamic_shared_bytes = config.dynamicSmemBytes;
-  launch.thread = Bound{kernel, {std::forward<Arguments>(arguments)...}};
-  launch.find_arguments = [](const std::function<void()>& thread) -> const void* {
-    return thread.target<Bound>();
-  };
-  launch.argument_bytes = sizeof(Bound);
+  launch.call = std::make_shared<const Bound>(
+      kernel, typename Bound::Values{std::forward<Arguments>(arguments)...});
+  launch.call_bytes = sizeof(Bound);
   return enqueue(config, std::move(launch));
 }
 

@@ -12,10 +12,10 @@ class RaceObserver {
  public:
   virtual ~RaceObserver() = default;
 
-  virtual void begin_launch(const void* arguments, size_t argument_bytes) = 0;
+  virtual void begin_launch(const void* call, size_t call_bytes) = 0;
   virtual void end_launch() = 0;
   virtual void begin_block() = 0;
-  virtual void shared_array(const void* address, size_t bytes) = 0;
+  virtual void shared_array(const void* address, size_t bytes, const char* name) = 0;
 
   virtual void barrier() = 0;
   virtual void warp_barrier(int warp, unsigned lanes) = 0;

@@ -1,7 +1,6 @@
 #include "tests/simt/scheduler.h"
 
 #include <bit>
-#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -27,7 +26,7 @@ RaceObserver* race_observer = nullptr;
 
 namespace {
 
-const std::function<void()>* thread_body = nullptr;
+const KernelCall* kernel_call = nullptr;
 
 /// Of a random order's blocks two in three have strict random priorities of their warps, so that
 /// one runs far ahead of another; in the others a warp keeps running three times in four.
@@ -130,12 +129,12 @@ void exit_thread() {
 
 const Statistics& statistics() { return totals; }
 
-void set_thread_body(const std::function<void()>* body) { thread_body = body; }
+void set_kernel_call(const KernelCall* call) { kernel_call = call; }
 
 void run_fiber() {
   enter_fiber();
   for (;;) {
-    (*thread_body)();
+    kernel_call->run_thread();
     exit_thread();
   }
 }
@@ -200,9 +199,13 @@ void pause() {
   yield();
 }
 
-void before_atomic(const void* address, size_t bytes, CallSite site) {
+void give_way() {
   const int one_in = settings().preempt_one_in;
   if (one_in > 0 && choices.below(one_in) == 0) yield();
+}
+
+void before_atomic(const void* address, size_t bytes, CallSite site) {
+  give_way();
   if (race_observer != nullptr) race_observer->atomic(address, bytes, site);
 }
 

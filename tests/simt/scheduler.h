@@ -1,9 +1,8 @@
 // Which thread of the block runs next.
 #pragma once
 
-#include <functional>
-
 #include "tests/simt/block.h"
+#include "tests/simt/launch.h"
 
 namespace switchyard::simt {
 
@@ -17,6 +16,6 @@ void run_threads();
 void run_fiber();
 
 /// What one thread of the launch does.
-void set_thread_body(const std::function<void()>* body);
+void set_kernel_call(const KernelCall* call);
 
 }  // namespace switchyard::simt

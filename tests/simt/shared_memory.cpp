@@ -55,7 +55,7 @@ char* add_array(const void* key, size_t bytes, size_t alignment, const char* nam
   used_bytes = offset + bytes + kGapBytes;
   make_gap(address + bytes, kGapBytes);
   arrays.push_back({key, address, bytes, name});
-  if (race_observer != nullptr) race_observer->shared_array(address, bytes);
+  if (race_observer != nullptr) race_observer->shared_array(address, bytes, name);
   return address;
 }
 
@@ -64,6 +64,8 @@ size_t dynamic_bytes() {
 }
 
 }  // namespace
+
+SharedArena shared_arena() { return {arena, kArenaBytes}; }
 
 void begin_shared_memory(size_t bytes) {
   if (arena == nullptr) {
