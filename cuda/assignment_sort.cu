@@ -158,7 +158,7 @@ void sort_assignments(const PermutationConfig& config, const DeviceState& device
   args.block_rows = config.block_rows;
   args.first_local_expert = config.first_local_expert;
   args.num_experts = config.num_local();
-  args.capacity = std::min(capacity, assignments);
+  args.capacity = capacity;
   args.block_tokens = num_tokens;
   args.num_blocks = 1;
   const bool by_weight = capacity < assignments && drops_by_weight(config);

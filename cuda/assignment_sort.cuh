@@ -21,7 +21,7 @@ struct SortArgs {
   int32_t block_rows;
   int32_t first_local_expert;
   int32_t num_experts;   ///< local ones
-  int64_t capacity;      ///< at most the batch's assignments; all of them: nothing is dropped
+  int64_t capacity;      ///< assignments that an expert takes
   int64_t block_tokens;  ///< tokens a thread block takes
   int64_t num_blocks;    ///< thread blocks that take tokens; a grid may have more
 
