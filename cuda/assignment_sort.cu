@@ -72,9 +72,9 @@ void take_parts(WorkspaceParts& parts, const PermutationConfig& config, int64_t 
   args.group_assignments = parts.take<int64_t>(max_tokens * config.top_k);
 }
 
-dim3 blocks_of(int64_t count) { return dim3(static_cast<unsigned>(count)); }
+dim3 blocks_of(int64_t count) { return {static_cast<unsigned>(count)}; }
 
-dim3 warps_of(int64_t count) { return dim3(static_cast<unsigned>(count * kWarpSize)); }
+dim3 warps_of(int64_t count) { return {static_cast<unsigned>(count * kWarpSize)}; }
 
 /// The launches of one sort.
 class Launches {

@@ -5,18 +5,18 @@
 namespace switchyard::test {
 
 const std::vector<PermuterVariant>& permuter_variants() {
-  static const std::vector<PermuterVariant> variants = [] {
+  static const std::vector<PermuterVariant> kVariants = [] {
     std::vector<PermuterVariant> all{reference_variant()};
     for (const CpuVariant& cpu : cpu_variants()) {
       all.push_back({cpu.name, Backend::kCpu, cpu.target, cpu.threads});
     }
     return all;
   }();
-  return variants;
+  return kVariants;
 }
 
 const std::vector<PermuterVariant>& sorting_variants() {
-  static const std::vector<PermuterVariant> variants = [] {
+  static const std::vector<PermuterVariant> kVariants = [] {
     std::vector<PermuterVariant> all{reference_variant(),
                                      {"cpu, 2 threads of its own", Backend::kCpu, 0, {2, nullptr}}};
     const int64_t first = cpu_variants().front().target;
@@ -27,7 +27,7 @@ const std::vector<PermuterVariant>& sorting_variants() {
     }
     return all;
   }();
-  return variants;
+  return kVariants;
 }
 
 std::unique_ptr<PermuterRoute> make_route(const PermuterVariant& variant,

@@ -361,7 +361,7 @@ TEST_F(CudaPermutationRefusal, Contract10_HostInputsAndWorkspaceAreNamed) {
 TEST_F(CudaPermutationRefusal, Contract10_MisalignedMemoryIsNamed) {
   const auto shift = [](auto*& pointer) {
     pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(
-        reinterpret_cast<uintptr_t>(pointer) + 1);
+        reinterpret_cast<std::byte*>(pointer) + 1);
   };
   EXPECT_EQ(refusal_of_sort([&](Permutation& out) { shift(out.expert_offsets.data); }),
             "expert_offsets is not aligned to 8 bytes");

@@ -73,14 +73,14 @@ std::vector<PermuterVariant> variants_in(const std::vector<std::string>& orders)
 }  // namespace
 
 const std::vector<PermuterVariant>& permuter_variants() {
-  static const std::vector<PermuterVariant> variants = variants_in({"Forward", "Random1"});
-  return variants;
+  static const std::vector<PermuterVariant> kVariants = variants_in({"Forward", "Random1"});
+  return kVariants;
 }
 
 const std::vector<PermuterVariant>& sorting_variants() {
-  static const std::vector<PermuterVariant> variants =
+  static const std::vector<PermuterVariant> kVariants =
       variants_in({"Forward", "Reverse", "Random1"});
-  return variants;
+  return kVariants;
 }
 
 std::unique_ptr<PermuterRoute> make_route(const PermuterVariant& variant,
