@@ -9,6 +9,7 @@
 
 #ifdef SWITCHYARD_CUDA
 #include "cuda/devices.h"
+#include "cuda/permutation.h"
 #include "cuda/routing.h"
 #endif
 
@@ -100,8 +101,16 @@ std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, 
 
 std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,
                                                         Backend wanted, const CpuThreads& threads) {
-  if (resolve_backend(wanted) == Backend::kReference) return reference::make_permuter(config);
-  return make_cpu_permuter(config, threads);
+  switch (resolve_backend(wanted)) {
+    case Backend::kReference:
+      return reference::make_permuter(config);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_permuter(config);
+#endif
+    default:
+      return make_cpu_permuter(config, threads);
+  }
 }
 
 }  // namespace cpu

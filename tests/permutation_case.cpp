@@ -6,34 +6,43 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/backend_variants.h"
-
 namespace switchyard::test {
 
-const std::vector<PermuterVariant>& permuter_variants() {
-  static const std::vector<PermuterVariant> kVariants = [] {
-    std::vector<PermuterVariant> all{reference_variant()};
-    for (const BackendVariant& cpu : backend_variants()) {
-      all.push_back({cpu.name, Backend::kCpu, cpu.target, cpu.threads});
-    }
-    return all;
-  }();
-  return kVariants;
-}
+namespace {
 
-const std::vector<PermuterVariant>& sorting_variants() {
-  static const std::vector<PermuterVariant> kVariants = [] {
-    std::vector<PermuterVariant> all{reference_variant(),
-                                     {"cpu, 2 threads of its own", Backend::kCpu, 0, {2, nullptr}}};
-    const int64_t first = backend_variants().front().target;
-    for (const BackendVariant& cpu : backend_variants()) {
-      if (cpu.target != first) continue;
-      const int num_threads = cpu.threads.num_threads;
-      all.push_back({"cpu, " + std::to_string(num_threads), Backend::kCpu, 0, cpu.threads});
-    }
-    return all;
-  }();
-  return kVariants;
+class HostRoute final : public PermuterRoute {
+ public:
+  HostRoute(const PermuterVariant& variant, const PermutationConfig& config)
+      : permuter_(config, variant.backend, variant.threads) {}
+
+  [[nodiscard]] PermutationSizes sizes(int64_t num_tokens) const override {
+    return permuter_.sizes(num_tokens);
+  }
+  [[nodiscard]] int64_t workspace_bytes(int64_t max_tokens) const override {
+    return permuter_.workspace_bytes(max_tokens);
+  }
+  void sort(MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
+            const Permutation& out, std::span<std::byte> workspace) const override {
+    permuter_.sort(expert_ids, gate_weights, out, workspace);
+  }
+  void permute(const Permutation& permutation, MatrixView<const std::byte> tokens,
+               MatrixView<std::byte> sorted) const override {
+    permuter_.permute(permutation, tokens, sorted);
+  }
+  void unpermute(const Permutation& permutation, ConstTensorView sorted,
+                 ConstTensorView gate_weights, TensorView tokens) const override {
+    permuter_.unpermute(permutation, sorted, gate_weights, tokens);
+  }
+
+ private:
+  const Permuter permuter_;
+};
+
+}  // namespace
+
+std::unique_ptr<PermuterRoute> host_route(const PermuterVariant& variant,
+                                          const PermutationConfig& config) {
+  return std::make_unique<HostRoute>(variant, config);
 }
 
 std::string test_name(const PermuterVariant& variant) {
@@ -184,15 +193,15 @@ Guarded<T> guarded_vector(int64_t size) {
 
 }  // namespace
 
-GuardedPermutation::GuardedPermutation(const Permuter& permuter, const PermutationCase& batch)
+GuardedPermutation::GuardedPermutation(const PermutationSizes& sizes, int64_t workspace_bytes,
+                                       const PermutationCase& batch)
     : tokens_per_expert_(guarded_vector<int64_t>(batch.config.num_local())),
       expert_offsets_(guarded_vector<int64_t>(batch.config.num_local() + 1)),
-      row_to_assignment_(guarded_vector<int64_t>(permuter.sizes(batch.num_tokens).num_rows)),
+      row_to_assignment_(guarded_vector<int64_t>(sizes.num_rows)),
       assignment_to_row_(batch.num_tokens, batch.config.top_k, batch.stride()),
-      block_experts_(guarded_vector<int32_t>(permuter.sizes(batch.num_tokens).num_blocks)),
+      block_experts_(guarded_vector<int32_t>(sizes.num_blocks)),
       totals_(guarded_vector<PermutationTotals>(1)),
-      workspace_(static_cast<size_t>(permuter.workspace_bytes(batch.num_tokens)), std::byte{0x5a}) {
-}
+      workspace_(static_cast<size_t>(workspace_bytes), std::byte{0x5a}) {}
 
 Permutation GuardedPermutation::view() {
   return {tokens_per_expert_.vector(), expert_offsets_.vector(), row_to_assignment_.vector(),
@@ -216,9 +225,9 @@ bool GuardedPermutation::untouched() const {
 }
 
 SortedBatch sort_guarded(const PermuterVariant& variant, const PermutationCase& batch) {
-  const Permuter permuter(batch.config, variant.backend, variant.threads);
-  GuardedPermutation out(permuter, batch);
-  permuter.sort(batch.expert_ids(), batch.gate_weights(), out.view(), out.workspace());
+  const auto permuter = make_route(variant, batch.config);
+  GuardedPermutation out(*permuter, batch);
+  permuter->sort(batch.expert_ids(), batch.gate_weights(), out.view(), out.workspace());
   EXPECT_TRUE(out.intact()) << "written outside of the output";
   return out.dense();
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <ostream>
 #include <span>
 #include <string>
@@ -24,10 +25,6 @@ struct PermuterVariant {
 
 /// The reference, serial and plain.
 inline PermuterVariant reference_variant() { return {"reference", Backend::kReference, 0, {}}; }
-/// The reference, and the CPU backend on every instruction set with 1, 2 and 5 threads.
-const std::vector<PermuterVariant>& permuter_variants();
-/// The same without the instruction sets, which sorting does not know.
-const std::vector<PermuterVariant>& sorting_variants();
 
 /// `name` with everything but letters and digits replaced, as GoogleTest wants it.
 std::string test_name(const PermuterVariant& variant);
@@ -35,6 +32,34 @@ std::string test_name(const PermuterVariant& variant);
 inline void PrintTo(const PermuterVariant& variant, std::ostream* out) {
   *out << test_name(variant);
 }
+
+/// A permuter as a test uses it: on host memory, wherever its backend's memory is.
+class PermuterRoute {
+ public:
+  virtual ~PermuterRoute() = default;
+
+  [[nodiscard]] virtual PermutationSizes sizes(int64_t num_tokens) const = 0;
+  [[nodiscard]] virtual int64_t workspace_bytes(int64_t max_tokens) const = 0;
+  virtual void sort(MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
+                    const Permutation& out, std::span<std::byte> workspace) const = 0;
+  virtual void permute(const Permutation& permutation, MatrixView<const std::byte> tokens,
+                       MatrixView<std::byte> sorted) const = 0;
+  virtual void unpermute(const Permutation& permutation, ConstTensorView sorted,
+                         ConstTensorView gate_weights, TensorView tokens) const = 0;
+};
+
+/// Through the front door of a host backend.
+std::unique_ptr<PermuterRoute> host_route(const PermuterVariant& variant,
+                                          const PermutationConfig& config);
+
+// What the tests run on is each test program's to say.
+
+/// For moving rows: the reference, and the program's backends in every way that could matter.
+const std::vector<PermuterVariant>& permuter_variants();
+/// The same without what sorting does not know.
+const std::vector<PermuterVariant>& sorting_variants();
+std::unique_ptr<PermuterRoute> make_route(const PermuterVariant& variant,
+                                          const PermutationConfig& config);
 
 struct PermutationCase {
   PermutationConfig config;
@@ -89,8 +114,14 @@ SortedBatch defined_sort(const PermutationCase& batch, const PermutationSizes& s
 
 class GuardedPermutation {
  public:
-  /// Sized for `batch`; rows of assignment_to_row lie `batch.padding` further apart.
-  GuardedPermutation(const Permuter& permuter, const PermutationCase& batch);
+  /// Sized for `batch` by a Permuter or a PermuterRoute; rows of assignment_to_row lie
+  /// `batch.padding` further apart.
+  template <typename AnyPermuter>
+  GuardedPermutation(const AnyPermuter& permuter, const PermutationCase& batch)
+      : GuardedPermutation(permuter.sizes(batch.num_tokens),
+                           permuter.workspace_bytes(batch.num_tokens), batch) {}
+  GuardedPermutation(const PermutationSizes& sizes, int64_t workspace_bytes,
+                     const PermutationCase& batch);
 
   [[nodiscard]] Permutation view();
   [[nodiscard]] SortedBatch dense() const;

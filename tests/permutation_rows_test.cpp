@@ -40,10 +40,10 @@ std::vector<std::byte> bytes_of(const std::vector<T>& elements) {
 /// A sorted batch that later calls can use.
 struct Sorted {
   Sorted(const PermuterVariant& variant, const PermutationCase& batch)
-      : permuter(batch.config, variant.backend, variant.threads), out(permuter, batch) {
-    permuter.sort(batch.expert_ids(), batch.gate_weights(), out.view(), out.workspace());
+      : permuter(make_route(variant, batch.config)), out(*permuter, batch) {
+    permuter->sort(batch.expert_ids(), batch.gate_weights(), out.view(), out.workspace());
   }
-  Permuter permuter;
+  std::unique_ptr<PermuterRoute> permuter;
   GuardedPermutation out;
 };
 
@@ -61,9 +61,9 @@ class PermutationRows : public testing::TestWithParam<PermuterVariant> {
 std::vector<std::byte> permute(const PermuterVariant& variant, const PermutationCase& batch,
                                MatrixView<const std::byte> tokens, int64_t sorted_padding) {
   Sorted sorted(variant, batch);
-  const int64_t rows = sorted.permuter.sizes(batch.num_tokens).num_rows;
+  const int64_t rows = sorted.permuter->sizes(batch.num_tokens).num_rows;
   Guarded<std::byte> moved(rows, tokens.cols, tokens.cols + sorted_padding);
-  sorted.permuter.permute(sorted.out.view(), tokens, moved.matrix());
+  sorted.permuter->permute(sorted.out.view(), tokens, moved.matrix());
   EXPECT_TRUE(moved.intact()) << "written outside of the output";
   EXPECT_TRUE(sorted.out.intact());
   return moved.dense();
@@ -119,11 +119,11 @@ std::vector<Out> unpermute(const PermuterVariant& variant, const PermutationCase
                            const std::vector<In>& rows, int64_t hidden_size, int64_t padding,
                            bool weighted) {
   Sorted sorted(variant, batch);
-  const int64_t num_rows = sorted.permuter.sizes(batch.num_tokens).num_rows;
+  const int64_t num_rows = sorted.permuter->sizes(batch.num_tokens).num_rows;
   const MatrixView<const In> from(rows.data(), num_rows, hidden_size, hidden_size + padding);
   Guarded<Out> tokens(batch.num_tokens, hidden_size, hidden_size + 2 * padding);
-  sorted.permuter.unpermute(sorted.out.view(), from,
-                            weighted ? batch.gate_weights() : ConstTensorView{}, tokens.matrix());
+  sorted.permuter->unpermute(sorted.out.view(), from,
+                             weighted ? batch.gate_weights() : ConstTensorView{}, tokens.matrix());
   EXPECT_TRUE(tokens.intact()) << "written outside of the output";
   return tokens.dense();
 }

@@ -158,14 +158,14 @@ TEST_P(PermutationSort, Contract7_WorkspaceOfAnyAlignmentAndOfALargerBatchServes
   RandomStream random(5);
   const PermutationConfig config{.num_experts = 7, .top_k = 3};
   const PermutationCase batch = random_case(config, 50, 0, DataType::kFloat32, random);
-  const Permuter permuter(config, GetParam().backend, GetParam().threads);
-  GuardedPermutation out(permuter, batch);
-  Guarded<std::byte> workspace(1, permuter.workspace_bytes(60), permuter.workspace_bytes(60));
-  std::vector<std::byte> shifted(static_cast<size_t>(permuter.workspace_bytes(60)) + 3);
-  permuter.sort(batch.expert_ids(), {}, out.view(), std::span(shifted).subspan(3));
+  const auto permuter = make_route(GetParam(), config);
+  GuardedPermutation out(*permuter, batch);
+  Guarded<std::byte> workspace(1, permuter->workspace_bytes(60), permuter->workspace_bytes(60));
+  std::vector<std::byte> shifted(static_cast<size_t>(permuter->workspace_bytes(60)) + 3);
+  permuter->sort(batch.expert_ids(), {}, out.view(), std::span(shifted).subspan(3));
   EXPECT_EQ(out.dense(), sort_guarded(reference_variant(), batch));
   const auto bytes = workspace.vector();
-  permuter.sort(batch.expert_ids(), {}, out.view(), {bytes.data, static_cast<size_t>(bytes.size)});
+  permuter->sort(batch.expert_ids(), {}, out.view(), {bytes.data, static_cast<size_t>(bytes.size)});
   EXPECT_TRUE(workspace.intact());
 }
 

@@ -108,11 +108,14 @@ class Permuter {
 
   /// Sorts a batch's assignments by (expert, token, slot): two runs give the same bytes.
   ///
-  /// @param expert_ids    [num_tokens, top_k]; -1 marks a padding token or an empty slot.
+  /// @param expert_ids    [num_tokens, top_k]; -1 marks a padding token or an empty slot. Device
+  ///                      backends, which cannot throw for what they read, take any other id
+  ///                      outside [0, num_experts) for -1.
   /// @param gate_weights  [num_tokens, top_k] float32 or bfloat16; read by a limited capacity with
   ///                      DropPolicy::kWeight only, may be empty otherwise.
   /// @param out           sizes from sizes(); written whole.
-  /// @param workspace     at least workspace_bytes(num_tokens), at any alignment on host backends.
+  /// @param workspace     at least workspace_bytes(num_tokens), at any alignment on host backends,
+  ///                      aligned to 16 bytes on devices. Calls in flight need one each.
   /// @throws InvalidArgument  when a shape disagrees with the config, or (host backends) an id is
   ///                          outside [-1, num_experts), naming token, slot and id. Nothing is
   ///                          written to `out` then.

@@ -71,9 +71,9 @@ std::optional<int> attribute_value(cudaDeviceAttr attribute) {
     case cudaDevAttrStreamPrioritiesSupported:
       return 1;
     case cudaDevAttrCooperativeLaunch:
+    case cudaDevAttrPageableMemoryAccess:
     case cudaDevAttrConcurrentManagedAccess:
     case cudaDevAttrIntegrated:
-    case cudaDevAttrPageableMemoryAccess:
       return 0;
     default:
       return std::nullopt;

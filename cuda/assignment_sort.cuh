@@ -1,0 +1,284 @@
+// The parts that the sorting kernels are made of: counting with a stable order inside a block, the
+// layout of the experts' rows, and the writing of rows.
+//
+// An assignment's place among its expert's is the number of equal ones before it in (token, slot)
+// order: those of earlier blocks, of earlier warps of its block, and of earlier lanes and rounds of
+// its warp. Nothing is claimed by an atomic whose order could show.
+#pragma once
+
+#include "cuda/permutation.cuh"
+#include "switchyard/permutation.h"
+
+namespace switchyard::cuda {
+
+inline constexpr int kMaxWarps = 32;
+
+struct SortArgs {
+  MatrixView<const int32_t> expert_ids;
+  ConstTensorView gate_weights;  ///< read to drop by weight only
+  Permutation out;
+  int32_t top_k;
+  int32_t block_rows;
+  int32_t first_local_expert;
+  int32_t num_experts;   ///< local ones
+  int64_t capacity;      ///< assignments that an expert takes
+  int64_t block_tokens;  ///< tokens a thread block takes
+  int64_t num_blocks;    ///< thread blocks that take tokens; a grid may have more
+
+  // Sorts of several launches.
+  int64_t* positions;         ///< [num_blocks][num_experts] counts, then places of the first ones
+  int64_t* assigned;          ///< [num_experts]
+  uint32_t* finished_blocks;  ///< of the grid that lays out
+
+  // Sorts that drop by weight; null otherwise. Grouped by expert, dropped ones included.
+  int64_t* group_begins;       ///< [num_experts]
+  uint32_t* group_keys;        ///< [assignments]
+  int64_t* group_assignments;  ///< [assignments]
+
+  [[nodiscard]] __device__ bool may_drop() const { return capacity < expert_ids.rows * top_k; }
+  [[nodiscard]] __device__ bool drops_by_weight() const { return group_keys != nullptr; }
+
+  /// Index of a local expert; num_experts for every other id, whatever it is.
+  [[nodiscard]] __device__ uint32_t local(int32_t id) const {
+    const uint32_t expert = static_cast<uint32_t>(id) - static_cast<uint32_t>(first_local_expert);
+    return min(expert, static_cast<uint32_t>(num_experts));
+  }
+};
+
+/// Consecutive tokens; their assignments are counted from the first one's.
+struct TokenRange {
+  int64_t first = 0;
+  uint32_t num_tokens = 0;
+  uint32_t top_k = 1;
+
+  [[nodiscard]] __device__ uint32_t num_assignments() const { return num_tokens * top_k; }
+  [[nodiscard]] __device__ int64_t token_of(uint32_t index) const { return first + index / top_k; }
+  [[nodiscard]] __device__ uint32_t slot_of(uint32_t index) const { return index % top_k; }
+};
+
+/// What this thread block sorts: nothing in blocks behind num_blocks.
+__device__ __forceinline__ TokenRange tokens_of_block(const SortArgs& args) {
+  const int64_t num_tokens = args.expert_ids.rows;
+  const int64_t first = min(static_cast<int64_t>(blockIdx.x) * args.block_tokens, num_tokens);
+  const int64_t last = min(first + args.block_tokens, num_tokens);
+  return {first, static_cast<uint32_t>(last - first), static_cast<uint32_t>(args.top_k)};
+}
+
+/// A warp's consecutive part of its block's assignments, begun at a multiple of the warp size.
+struct WarpShare {
+  uint32_t begin;
+  uint32_t end;
+};
+
+__device__ __forceinline__ WarpShare share_of_warp(const TokenRange& tokens) {
+  const uint32_t total = tokens.num_assignments();
+  const uint32_t rounds = (total + blockDim.x - 1) / blockDim.x;
+  const uint32_t size = rounds * static_cast<uint32_t>(kWarpSize);
+  const uint32_t begin = static_cast<uint32_t>(warp_index_in_block()) * size;
+  return {min(begin, total), min(begin + size, total)};
+}
+
+/// What this lane takes in a round of its warp.
+__device__ __forceinline__ uint32_t index_in_round(uint32_t begin, int round) {
+  return begin + static_cast<uint32_t>(round * kWarpSize + lane_index());
+}
+
+__device__ __forceinline__ uint32_t expert_at(const SortArgs& args, const TokenRange& tokens,
+                                              uint32_t index) {
+  return args.local(args.expert_ids.row(tokens.token_of(index))[tokens.slot_of(index)]);
+}
+
+__device__ __forceinline__ int64_t& row_at(const SortArgs& args, const TokenRange& tokens,
+                                           uint32_t index) {
+  return args.out.assignment_to_row.row(tokens.token_of(index))[tokens.slot_of(index)];
+}
+
+__device__ __forceinline__ void clear_counters(uint32_t* counters, int size) {
+  for (int i = static_cast<int>(threadIdx.x); i < size; i += static_cast<int>(blockDim.x)) {
+    counters[i] = 0;
+  }
+}
+
+/// Adds 1 to counters[key] for every lane that is `counted`. Equal keys of a warp are one addition,
+/// so that a popular key does not make lanes queue up.
+__device__ __forceinline__ void count_key(uint32_t* counters, uint32_t key, bool counted) {
+  const uint32_t peers = __match_any_sync(kAllLanes, counted ? key : UINT32_MAX);
+  if (counted && (peers & lanes_below()) == 0) {
+    atomicAdd(&counters[key], static_cast<uint32_t>(__popc(peers)));
+  }
+}
+
+// Ids on their way to a lane at once.
+inline constexpr int kRoundsAtOnce = 4;
+
+/// Counts each warp's assignments in counts[warp][num_experts], which are zero before. An
+/// assignment's place among its warp's waits in assignment_to_row for the same thread.
+__device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tokens,
+                                     uint32_t* counts) {
+  const uint32_t none = static_cast<uint32_t>(args.num_experts);
+  uint32_t* const counts_of_warp = counts + warp_index_in_block() * args.num_experts;
+  const WarpShare share = share_of_warp(tokens);
+  for (uint32_t begin = share.begin; begin < share.end; begin += kRoundsAtOnce * kWarpSize) {
+    uint32_t experts[kRoundsAtOnce];
+#pragma unroll
+    for (int round = 0; round < kRoundsAtOnce; ++round) {
+      const uint32_t index = index_in_round(begin, round);
+      experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
+    }
+#pragma unroll
+    for (int round = 0; round < kRoundsAtOnce; ++round) {
+      const uint32_t index = index_in_round(begin, round);
+      const uint32_t expert = experts[round];
+      const uint32_t peers = __match_any_sync(kAllLanes, expert);
+      const uint32_t lower = static_cast<uint32_t>(__popc(peers & lanes_below()));
+      const uint32_t before = expert == none ? 0 : counts_of_warp[expert];
+      __syncwarp();
+      if (expert != none && lower == 0) {
+        counts_of_warp[expert] = before + static_cast<uint32_t>(__popc(peers));
+      }
+      __syncwarp();
+      if (index < share.end) {
+        row_at(args, tokens, index) = expert == none ? -1 : static_cast<int64_t>(before + lower);
+      }
+    }
+  }
+}
+
+/// Turns one expert's counts of all warps into those of the warps before; returns their sum.
+__device__ inline uint32_t scan_warps(uint32_t* counts, int num_experts, int expert) {
+  constexpr int kAtOnce = 8;
+  const int num_warps = warps_per_block();
+  uint32_t sum = 0;
+  for (int first = 0; first < num_warps; first += kAtOnce) {
+    uint32_t batch[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      batch[i] = first + i < num_warps ? counts[(first + i) * num_experts + expert] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < num_warps) counts[(first + i) * num_experts + expert] = sum;
+      sum += batch[i];
+    }
+  }
+  return sum;
+}
+
+__device__ inline int64_t warp_inclusive_sum(int64_t value) {
+#pragma unroll
+  for (int distance = 1; distance < kWarpSize; distance *= 2) {
+    const int64_t below = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
+    if (lane_index() >= distance) value += below;
+  }
+  return value;
+}
+
+/// Sum of the threads' values before this one, and in `total` of all. For whole blocks;
+/// `warp_sums` are kMaxWarps values in shared memory.
+__device__ inline int64_t block_exclusive_sum(int64_t value, int64_t* warp_sums, int64_t& total) {
+  const int64_t inclusive = warp_inclusive_sum(value);
+  __syncthreads();  // the sum before this one has been read
+  if (lane_index() == kWarpSize - 1) warp_sums[warp_index_in_block()] = inclusive;
+  __syncthreads();
+  const int64_t sums =
+      warp_inclusive_sum(lane_index() < warps_per_block() ? warp_sums[lane_index()] : 0);
+  total = __shfl_sync(kAllLanes, sums, kWarpSize - 1);
+  const int64_t before = __shfl_sync(kAllLanes, sums, max(warp_index_in_block() - 1, 0));
+  return (warp_index_in_block() == 0 ? 0 : before) + inclusive - value;
+}
+
+/// Gives every expert its rows and writes what follows from that. For one whole block;
+/// `assigned_of` says how many assignments an expert has.
+template <class AssignedOf>
+__device__ inline void lay_out(const SortArgs& args, int64_t* warp_sums,
+                               const AssignedOf& assigned_of) {
+  const int num_experts = args.num_experts;
+  const int64_t block_rows = args.block_rows;
+  int64_t all_rows = 0;
+  int64_t all_kept = 0;
+  int64_t all_assigned = 0;
+  for (int first = 0; first < num_experts; first += static_cast<int>(blockDim.x)) {
+    const int expert = first + static_cast<int>(threadIdx.x);
+    const int64_t assigned = expert < num_experts ? assigned_of(expert) : 0;
+    const int64_t kept = min(assigned, args.capacity);
+    const int64_t rows = (kept + block_rows - 1) / block_rows * block_rows;
+    int64_t sum = 0;
+    const int64_t begin = all_rows + block_exclusive_sum(rows, warp_sums, sum);
+    all_rows += sum;
+    (void)block_exclusive_sum(kept, warp_sums, sum);
+    all_kept += sum;
+    const int64_t group_begin = all_assigned + block_exclusive_sum(assigned, warp_sums, sum);
+    all_assigned += sum;
+    if (expert < num_experts) {
+      args.out.tokens_per_expert[expert] = kept;
+      args.out.expert_offsets[expert] = begin;
+      if (args.drops_by_weight()) args.group_begins[expert] = group_begin;
+    }
+  }
+  if (threadIdx.x == 0) {
+    args.out.expert_offsets[num_experts] = all_rows;
+    *args.out.totals = {all_rows, all_kept, all_assigned - all_kept, 0};
+  }
+}
+
+/// Gives an assignment the row at `position` of its expert's; returns it. The layout is visible.
+__device__ __forceinline__ int64_t give_row(const SortArgs& args, uint32_t expert, int64_t position,
+                                            int64_t assignment) {
+  const int64_t row = args.out.expert_offsets[expert] + position;
+  args.out.row_to_assignment[row] = assignment;
+  // Every block in use begins with an assignment.
+  if (position % args.block_rows == 0) {
+    args.out.block_experts[row / args.block_rows] = static_cast<int32_t>(expert);
+  }
+  return row;
+}
+
+/// -1 for the rows and blocks that hold no assignment. For whole grids.
+__device__ inline void fill_unused(const SortArgs& args) {
+  const int64_t num_threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t* offsets = args.out.expert_offsets.data;
+  if (args.block_rows > 1) {
+    for (int64_t expert = global_warp_index(); expert < args.num_experts;
+         expert += num_threads / kWarpSize) {
+      const int64_t begin = offsets[expert] + args.out.tokens_per_expert[expert];
+      for (int64_t row = begin + lane_index(); row < offsets[expert + 1]; row += kWarpSize) {
+        args.out.row_to_assignment[row] = -1;
+      }
+    }
+  }
+  const int64_t rows_in_use = offsets[args.num_experts];
+  for (int64_t row = rows_in_use + thread; row < args.out.row_to_assignment.size;
+       row += num_threads) {
+    args.out.row_to_assignment[row] = -1;
+  }
+  for (int64_t block = rows_in_use / args.block_rows + thread; block < args.out.block_experts.size;
+       block += num_threads) {
+    args.out.block_experts[block] = -1;
+  }
+}
+
+/// Adds the tokens that lost all their local assignments to the totals. The rows are visible.
+__device__ inline void add_fully_dropped(const SortArgs& args, const TokenRange& tokens) {
+  uint32_t count = 0;
+  for (uint32_t begin = 0; begin < tokens.num_tokens; begin += blockDim.x) {
+    const uint32_t token = begin + threadIdx.x;
+    bool any_local = false;
+    bool any_kept = false;
+    if (token < tokens.num_tokens) {
+      const int32_t* ids = args.expert_ids.row(tokens.first + token);
+      const int64_t* rows = args.out.assignment_to_row.row(tokens.first + token);
+      for (int32_t slot = 0; slot < args.top_k; ++slot) {
+        any_local |= args.local(ids[slot]) < static_cast<uint32_t>(args.num_experts);
+        any_kept |= rows[slot] >= 0;
+      }
+    }
+    count += static_cast<uint32_t>(__popc(__ballot_sync(kAllLanes, any_local && !any_kept)));
+  }
+  if (lane_index() == 0 && count != 0) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(&args.out.totals->fully_dropped_tokens),
+              static_cast<unsigned long long>(count));
+  }
+}
+
+}  // namespace switchyard::cuda
