@@ -3,7 +3,7 @@
 
 // CUDA's headers leave it undefined outside nvcc.
 #ifndef __launch_bounds__
-#define __launch_bounds__(...)
+#define __launch_bounds__(...)  // NOLINT(bugprone-reserved-identifier)
 #endif
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -35,8 +35,8 @@ namespace switchyard::simt {
 
 void* make_context(char* stack, size_t bytes, void (*entry)()) {
   constexpr int kSavedRegisters = 6;
-  const auto end = reinterpret_cast<uintptr_t>(stack + bytes) & ~uintptr_t{15};
-  auto* top = reinterpret_cast<uint64_t*>(end);
+  const size_t beyond_alignment = reinterpret_cast<uintptr_t>(stack + bytes) % 16;
+  auto* top = reinterpret_cast<uint64_t*>(stack + bytes - beyond_alignment);
   *--top = 0;  // where `entry` would return to; keeps its stack aligned as a call would
   *--top = reinterpret_cast<uint64_t>(entry);
   for (int i = 0; i < kSavedRegisters; ++i) *--top = 0;
