@@ -9,6 +9,7 @@ namespace switchyard::test {
 const std::vector<BackendVariant>& backend_variants() {
   static const std::vector<BackendVariant> kVariants = [] {
     simt::settings().order = simt::Order::kRandom;
+    simt::settings().hide_device_memory = false;  // these tests share all memory with the host
     return std::vector<BackendVariant>{{"simt", Backend::kCuda, 0, {}}};
   }();
   return kVariants;

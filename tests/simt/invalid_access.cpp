@@ -42,13 +42,16 @@ std::string describe(const siginfo_t& info) {
 /// Leaves the signal handler by leaving the fiber: the handler runs on a stack of its own and the
 /// signal stays unblocked, so nothing is left behind.
 [[noreturn]] void abandon_kernel(const siginfo_t& info, const void* code) {
-  if (is_in_guard(current->fiber, info.si_addr)) {
-    record_fault(FaultKind::kStackOverflow,
-                 where() + "more than " + std::to_string(kStackBytes) + " bytes of local memory");
-  } else {
-    record_code(code);
-    record_fault(is_unknown(info) ? FaultKind::kMisaligned : FaultKind::kInvalidAccess,
-                 where() + describe(info));
+  {
+    const ExecutorScope scope;
+    if (is_in_guard(current->fiber, info.si_addr)) {
+      record_fault(FaultKind::kStackOverflow,
+                   where() + "more than " + std::to_string(kStackBytes) + " bytes of local memory");
+    } else {
+      record_code(code);
+      record_fault(is_unknown(info) ? FaultKind::kMisaligned : FaultKind::kInvalidAccess,
+                   where() + describe(info));
+    }
   }
   abandon();
 }

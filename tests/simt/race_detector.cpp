@@ -158,7 +158,9 @@ void RaceDetector::access(const void* address, size_t bytes, bool write, const v
 
 void RaceDetector::aligned_access(const void* address, size_t bytes, bool write, const void* code) {
   if (!watches()) return;
-  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
+  // Of a thread's own stack the compiler knows what it may write at once.
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0 && !is_private(byte_at(address))) {
+    const ExecutorScope scope;
     record_fault(FaultKind::kMisaligned, where() + std::string(verb(write)) +
                                              std::to_string(bytes) + " bytes at once at " +
                                              hexadecimal(reinterpret_cast<uintptr_t>(address)) +
