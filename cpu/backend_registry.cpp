@@ -1,5 +1,8 @@
 #include "cpu/backend_registry.h"
 
+#include <cstring>
+#include <new>
+
 #include "cpu/logging.h"
 #include "cpu/permutation.h"
 #include "cpu/reference/permutation.h"
@@ -9,6 +12,7 @@
 
 #ifdef SWITCHYARD_CUDA
 #include "cuda/devices.h"
+#include "cuda/managed_memory.h"
 #include "cuda/permutation.h"
 #include "cuda/routing.h"
 #endif
@@ -27,6 +31,34 @@ const char* name_of(Backend backend) {
       return "cuda";
   }
   return "?";
+}
+
+namespace {
+
+constexpr std::align_val_t kSharedAlignment{64};
+
+}  // namespace
+
+void* allocate_shared_memory(std::size_t bytes, Backend backend) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::allocate_managed(bytes);
+#else
+  cpu::resolve_backend(backend);
+#endif
+  return std::memset(::operator new(bytes, kSharedAlignment), 0, bytes);
+}
+
+void release_shared_memory(void* memory, [[maybe_unused]] Backend backend) noexcept {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::release_managed(memory);
+#endif
+  ::operator delete(memory, kSharedAlignment);
+}
+
+void synchronize([[maybe_unused]] Backend backend, [[maybe_unused]] StreamView stream) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) cuda::synchronize(stream);
+#endif
 }
 
 namespace cpu {
@@ -83,6 +115,12 @@ Backend resolve_backend(Backend wanted) {
 #else
   throw Unavailable(std::string("backend ") + name_of(wanted) + " is not part of this build");
 #endif
+}
+
+Backend resolve_host_backend(Backend wanted, const char* operation) {
+  if (wanted == Backend::kReference) return wanted;
+  if (wanted != Backend::kCuda) return Backend::kCpu;
+  throw Unavailable(std::string(operation) + " is not part of backend cuda");
 }
 
 std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, Backend wanted,

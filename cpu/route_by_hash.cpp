@@ -116,7 +116,7 @@ void route_by_hash(const RouterConfig& config, VectorView<const int32_t> token_i
   check_ids(config, token_ids, table);
 
   const cpu::HashRoutingCall call{config, token_ids, table, logits, result};
-  if (cpu::resolve_backend(backend) == Backend::kReference) {
+  if (cpu::resolve_host_backend(backend, "hash routing") == Backend::kReference) {
     cpu::reference::look_up_experts(call);
     return;
   }

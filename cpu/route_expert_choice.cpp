@@ -43,7 +43,7 @@ int64_t expert_choice_capacity(const ExpertChoiceConfig& config, int64_t num_tok
 int64_t expert_choice_workspace_bytes(const ExpertChoiceConfig& config, int64_t max_tokens,
                                       Backend backend, CpuThreads threads) {
   const int64_t capacity = expert_choice_capacity(config, max_tokens);
-  if (cpu::resolve_backend(backend) == Backend::kReference) return 0;
+  if (cpu::resolve_host_backend(backend, "expert choice") == Backend::kReference) return 0;
   return cpu::choose_tokens_workspace_bytes(config.score, max_tokens, config.num_experts, capacity,
                                             cpu::ThreadTeam(threads));
 }
@@ -69,7 +69,7 @@ void route_expert_choice(const ExpertChoiceConfig& config, ConstTensorView logit
   check_matrix("gate_weights", gate_weights, config.num_experts, capacity);
 
   const cpu::ExpertChoiceCall call{config.score, logits, token_mask, token_ids, gate_weights};
-  if (cpu::resolve_backend(backend) == Backend::kReference) {
+  if (cpu::resolve_host_backend(backend, "expert choice") == Backend::kReference) {
     cpu::reference::choose_tokens(call);
     return;
   }

@@ -5,7 +5,7 @@
 #include "switchyard/router.h"
 
 int main() {
-  const switchyard::Router router({.num_experts = 4, .top_k = 2});
+  const switchyard::Router router({.num_experts = 4, .top_k = 2}, switchyard::Backend::kCpu);
   const float logits[2][4] = {{1.0f, 4.0f, 2.0f, 3.0f}, {0.5f, 0.5f, -1.0f, 0.0f}};
   switchyard::Buffer<int32_t> ids(2 * 2);
   switchyard::Buffer<float> weights(2 * 2);

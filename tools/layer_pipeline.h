@@ -40,7 +40,7 @@ class LayerPipeline {
   LayerResults run(const TraceLayer& layer, VectorView<const float> selection_bias);
 
  private:
-  void route_batch(const TraceLayer& layer, VectorView<const float> bias, int64_t begin,
+  void route_batch(const ConstTensorView& logits, VectorView<const float> bias, int64_t begin,
                    int64_t count, LayerResults& results);
   void exchange_batch(const TraceLayer& layer, int64_t begin, int64_t count, LayerResults& results);
 
@@ -62,6 +62,8 @@ class LayerPipeline {
   Buffer<int64_t> row_to_assignment_;
   Buffer<int64_t> assignment_to_row_;
   Buffer<int32_t> block_experts_;
+  Buffer<PermutationTotals> totals_;
+  Buffer<int64_t> degenerate_rows_;
   int64_t verified_values_ = 0;
 };
 

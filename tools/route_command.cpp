@@ -7,6 +7,7 @@
 #include "switchyard/build_info.h"
 #include "switchyard/errors.h"
 #include "switchyard/load_statistics.h"
+#include "tools/backend_copy.h"
 #include "tools/commands.h"
 #include "tools/format.h"
 #include "tools/routing_options.h"
@@ -28,23 +29,29 @@ struct RoutedLayer {
   Buffer<int32_t> expert_ids;
   Buffer<float> gate_weights;
   Buffer<int64_t> tokens_per_expert;
-  int64_t degenerate_rows = 0;
+  Buffer<int64_t> degenerate_rows;  ///< [1]
 };
 
 RoutedLayer route(const Router& router, const TraceLayer& layer, VectorView<const float> bias) {
   const RouterConfig& config = router.config();
   const int64_t num_tokens = layer.router_logits.rows;
   const int64_t num_slots = config.num_slots();
-  RoutedLayer routed{layer.index, Buffer<int32_t>(num_tokens * num_slots),
-                     Buffer<float>(num_tokens * num_slots),
-                     Buffer<int64_t>(config.num_expert_ids())};
+  const Backend backend = router.backend();
+  RoutedLayer routed{layer.index, Buffer<int32_t>(num_tokens * num_slots, backend),
+                     Buffer<float>(num_tokens * num_slots, backend),
+                     Buffer<int64_t>(config.num_expert_ids(), backend),
+                     Buffer<int64_t>(1, backend)};
   RoutingResult result;
   result.expert_ids = routed.expert_ids.matrix(num_tokens, num_slots);
   result.gate_weights = routed.gate_weights.matrix(num_tokens, num_slots);
   result.tokens_per_expert = routed.tokens_per_expert.view();
-  result.num_degenerate_rows = &routed.degenerate_rows;
-  Buffer<std::byte> workspace(router.workspace_bytes(num_tokens));
-  router.route({.logits = layer.router_logits, .selection_bias = bias}, result, workspace.bytes());
+  result.num_degenerate_rows = routed.degenerate_rows.data();
+  Buffer<std::byte> workspace(router.workspace_bytes(num_tokens), backend);
+  const BackendTensor logits(layer.router_logits, backend);
+  const BackendCopy<float> shared_bias(bias, backend);
+  router.route({.logits = logits.view(), .selection_bias = shared_bias.vector()}, result,
+               workspace.bytes());
+  synchronize(backend);
   return routed;
 }
 
@@ -82,12 +89,12 @@ void print(const RouteOptions& options, const Trace& trace, const Router& router
     table.add_row({std::to_string(layer.index), format_count(trace.num_tokens()),
                    "expert " + std::to_string(load.most_loaded),
                    format_fixed(load.max_over_mean, 2), format_count(load.num_idle),
-                   format_count(layer.degenerate_rows)});
+                   format_count(layer.degenerate_rows[0])});
     rows.push_back({{"layer", layer.index},
                     {"max_over_mean", load.max_over_mean},
                     {"most_loaded", load.most_loaded},
                     {"idle_experts", load.num_idle},
-                    {"degenerate_rows", layer.degenerate_rows}});
+                    {"degenerate_rows", layer.degenerate_rows[0]}});
   }
   if (options.json) {
     const Json json = {{"trace", options.trace},

@@ -1,4 +1,4 @@
-// Owning host memory for the arrays that views point into.
+// Owning memory for the arrays that views point into.
 #pragma once
 
 #include <cstddef>
@@ -8,11 +8,13 @@
 #include <span>
 #include <type_traits>
 
+#include "switchyard/backend.h"
 #include "switchyard/tensor_view.h"
 
 namespace switchyard {
 
-/// `size` elements of host memory, aligned to 64 bytes and zeroed. Movable, not copyable.
+/// `size` elements, aligned to 64 bytes and zeroed, of ordinary memory or of memory that the host
+/// shares with a backend. Movable, not copyable.
 template <typename T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
@@ -23,6 +25,9 @@ class Buffer {
   Buffer() = default;
   /// @throws std::bad_alloc  when the memory is not there or `size` is negative.
   explicit Buffer(int64_t size) : data_(allocate(size)), size_(size) {}
+  /// Memory that the host and `backend` can both use; see allocate_shared_memory().
+  /// @throws std::bad_alloc, Unavailable
+  Buffer(int64_t size, Backend backend) : data_(allocate(size, backend)), size_(size) {}
 
   [[nodiscard]] T* data() { return data_.get(); }
   [[nodiscard]] const T* data() const { return data_.get(); }
@@ -48,10 +53,21 @@ class Buffer {
 
  private:
   struct Release {
+    bool shared = false;
+    Backend backend = Backend::kCpu;
+
     void operator()(T* pointer) const {
+      if (shared) return release_shared_memory(pointer, backend);
       ::operator delete[](pointer, std::align_val_t{kAlignment});
     }
   };
+
+  static std::unique_ptr<T[], Release> allocate(int64_t size, Backend backend) {
+    if (size < 0) throw std::bad_array_new_length();
+    void* const memory =
+        allocate_shared_memory(static_cast<std::size_t>(size) * sizeof(T), backend);
+    return std::unique_ptr<T[], Release>(static_cast<T*>(memory), Release{true, backend});
+  }
 
   static std::unique_ptr<T[], Release> allocate(int64_t size) {
     if (size < 0) throw std::bad_array_new_length();

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "switchyard/backend.h"
 #include "switchyard/data_type.h"
 #include "switchyard/executor.h"
 #include "switchyard/stream.h"
@@ -76,16 +77,6 @@ struct RoutingResult {
   VectorView<int64_t> loss_sums{};          ///< [router_loss_sums_size(num_experts)] or empty; see
                                             ///< router_losses.h
 };
-
-enum class Backend : uint8_t {
-  kAuto,       ///< the fastest one that this build and machine offer
-  kReference,  ///< serial and plain: the definition of right
-  kCpu,        ///< vectorised for the host
-  kCuda,       ///< NVIDIA GPUs
-};
-
-/// "auto", "reference", "cpu" or "cuda".
-const char* name_of(Backend backend);
 
 /// Routes batches under one configuration. Thread-safe: `route` may run concurrently on distinct
 /// outputs and workspaces.
