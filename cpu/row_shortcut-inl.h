@@ -26,7 +26,7 @@ constexpr size_t kMaxShortcutTopK = 16;
 struct ShortcutChoice {
   int32_t experts[kMaxShortcutTopK];
   HWY_ALIGN float terms[kMaxShortcutTopK];
-  float denominator;  // of the whole row; not set where weights are renormalised
+  float denominator = 1.0f;  // of the whole row, unless weights are renormalised
 };
 
 HWY_INLINE float FoldSixteen(const float* t) {
