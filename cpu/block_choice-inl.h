@@ -48,8 +48,8 @@ HWY_INLINE uint64_t LaneBits(hn::Mask<FloatTag> mask) {
 
 // 0, 1, …: to broadcast one of them from memory takes no execution port, unlike from a register.
 struct Positions {
-  int32_t values[128];
-  constexpr Positions() : values() {
+  int32_t values[128] = {};
+  constexpr Positions() {
     for (int32_t i = 0; i < 128; ++i) values[i] = i;
   }
 };
