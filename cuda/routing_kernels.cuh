@@ -96,7 +96,7 @@ __device__ inline void add_block_sums(const RouteTask& task, const BlockTally& t
 /// One warp routes one token at a time; lane l holds up to four neighbouring experts of every 128.
 /// The sums of a grid of several blocks are zero before: clear_route_sums().
 template <int kPerLane>
-__global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize) route_kernel(RouteTask task) {
+__global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 1) route_kernel(RouteTask task) {
   SWITCHYARD_SHARED(SelectionScratch, selection, [kMaxRouteWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);

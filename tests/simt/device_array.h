@@ -1,4 +1,4 @@
-// Device memory that a test fills and reads.
+// Device memory that a test fills and reads, and streams.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -49,6 +49,15 @@ class DeviceArray {
  private:
   T* data_ = nullptr;
   size_t size_ = 0;
+};
+
+/// Owns a stream.
+struct Stream {
+  Stream() { require_success(cudaStreamCreate(&handle)); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() { cudaStreamDestroy(handle); }
+  cudaStream_t handle = nullptr;
 };
 
 }  // namespace switchyard::test

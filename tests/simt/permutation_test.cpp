@@ -216,14 +216,6 @@ TEST(CudaPermutation, UnalignedRowsCombineToTheReferencesBits) {
   expect_combines_unaligned_rows<BFloat16, BFloat16>();
 }
 
-struct Stream {
-  Stream() { require_success(cudaStreamCreate(&handle)); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  ~Stream() { cudaStreamDestroy(handle); }
-  cudaStream_t handle = nullptr;
-};
-
 TEST(CudaPermutation, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
   constexpr int64_t kHidden = 24;
   for (const int64_t num_tokens : {20, 3000}) {
