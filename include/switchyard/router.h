@@ -67,7 +67,8 @@ struct RoutingInputs {
                                              ///< enough enabled experts exist
 };
 
-/// Caller-owned memory in the backend's space, written whole. What is left empty is not computed.
+/// Caller-owned memory in the backend's space, written whole. Ids and weights are always wanted;
+/// of the rest, what is left empty is not computed.
 struct RoutingResult {
   MatrixView<int32_t>
       expert_ids;           ///< [num_tokens, num_slots], best first, then shared; -1: padding
@@ -93,9 +94,10 @@ struct RoutingResult {
 ///   others, renormalised       s_j / sum over the chosen (0 where that sum is 0 or not finite)
 ///   others                     s_j
 ///
-/// times routed_scaling_factor. Every sum folds the upper half of its terms onto the lower half,
-/// from the next power of two down. `expert_ids` and `gate_weights` are the same bits on every
-/// backend, instruction set, thread count, stride and position in the batch.
+/// times routed_scaling_factor. Of equal groups the lower one stays; a group's sum is clamped to
+/// finite values, and one that is NaN counts as the least. Every sum folds the upper half of its
+/// terms onto the lower half, from the next power of two down. `expert_ids` and `gate_weights` are
+/// the same bits on every backend, instruction set, thread count, stride and position in the batch.
 ///
 /// Sources: Shazeer et al. 2017 (arXiv 1701.06538); groups and bias: DeepSeek-V3 (arXiv
 /// 2412.19437).
@@ -117,8 +119,12 @@ class Router {
   [[nodiscard]] int64_t workspace_bytes(int64_t max_tokens) const;
 
   /// @throws InvalidArgument  when a shape disagrees with the config or with another argument,
-  ///                          naming the argument and both numbers. Nothing is written then.
-  /// Neither allocates nor synchronises. T = 0 is legal.
+  ///                          naming the argument and both numbers; kCuda: when an argument is
+  ///                          memory that kernels cannot follow or is not aligned to its elements,
+  ///                          or the stream belongs to another device. Nothing is written then.
+  /// @throws CudaError        when a launch fails, naming it. After an error that cannot be undone
+  ///                          the object says so and refuses every later call.
+  /// Neither allocates nor synchronises, so a CUDA graph can capture it. T = 0 is legal.
   void route(const RoutingInputs& inputs, const RoutingResult& result,
              std::span<std::byte> workspace = {}, StreamView stream = {}) const;
 
