@@ -96,7 +96,7 @@ inline BlockPlan MakeBlockPlan(const RouteTask& task) {
   const RouterConfig& config = task.config;
   const auto num_experts = static_cast<size_t>(config.num_experts);
   BlockPlan plan;
-  plan.on_logits = selects_on_logits(task);
+  plan.on_logits = selects_on_logits(task.config, task.bias != nullptr);
   plan.limits_groups = config.num_groups != config.top_groups;
   const bool softmax = config.score_function == ScoreFunction::kSoftmax;
   // Selecting on probabilities is rare, and the smallest rows are not worth a block.

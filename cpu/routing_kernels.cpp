@@ -27,7 +27,7 @@ void RouteLeftoverRow(const RouteTask& task, int64_t token, RouteTally& tally) {
       int32_t* const ids = task.expert_ids.row(token);
       for (int32_t slot = 0; slot < task.config.top_k; ++slot) {
         ids[slot] = slot;
-        StoreWeight(task, token, slot, 0.0f);
+        set_element(task.gate_weights, token, slot, 0.0f);
       }
       return;
     }

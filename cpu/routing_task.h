@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "switchyard/router.h"
+#include "switchyard/router_backend.h"
 
 namespace switchyard::cpu {
 
@@ -30,27 +30,5 @@ using RouteKernel = void (*)(const RouteTask& task, int64_t begin, int64_t end, 
 
 /// The kernel for the best instruction set of this machine that Highway may use now.
 RouteKernel best_route_kernel();
-
-/// True when the choice is made on the logits themselves: softmax is monotone, so without a bias or
-/// sums of probabilities no exponential is needed.
-inline bool selects_on_logits(const RouteTask& task) {
-  const RouterConfig& config = task.config;
-  const bool sums_groups =
-      config.num_groups != config.top_groups && config.group_score != GroupScore::kMax;
-  return config.score_function == ScoreFunction::kSoftmax && task.bias == nullptr && !sums_groups;
-}
-
-/// Members that make a group's score.
-inline int32_t group_terms(const RouterConfig& config) {
-  switch (config.group_score) {
-    case GroupScore::kMax:
-      return 1;
-    case GroupScore::kTop2Sum:
-      return 2;
-    case GroupScore::kTopKSum:
-      return config.top_k / config.top_groups;
-  }
-  return 1;
-}
 
 }  // namespace switchyard::cpu

@@ -118,19 +118,6 @@ HWY_INLINE void WidenRow(const RouteTask& task, int64_t token, float* HWY_RESTRI
   }
 }
 
-// One logit of a row, widened.
-HWY_INLINE float LogitAt(const RouteTask& task, int64_t token, int32_t expert) {
-  switch (task.logits.dtype) {
-    case DataType::kFloat32:
-      return task.logits.as<float>().row(token)[expert];
-    case DataType::kFloat16:
-      return widen(task.logits.as<Float16>().row(token)[expert]);
-    case DataType::kBFloat16:
-      return widen(task.logits.as<BFloat16>().row(token)[expert]);
-  }
-  return 0.0f;
-}
-
 HWY_INLINE hn::Mask<FloatTag> IsFiniteMask(FloatVec x) {
   const FloatTag d;
   return hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity()));

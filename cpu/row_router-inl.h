@@ -23,14 +23,6 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-HWY_INLINE void StoreWeight(const RouteTask& task, int64_t token, int64_t slot, float weight) {
-  if (task.gate_weights.dtype == DataType::kFloat32) {
-    task.gate_weights.as<float>().row(token)[slot] = weight;
-  } else {
-    task.gate_weights.as<BFloat16>().row(token)[slot] = to_bfloat16(weight);
-  }
-}
-
 // Completes `chosen` to top_k with the lowest ids not in it, enabled experts before masked ones.
 HWY_NOINLINE void FillUp(const RouteTask& task, size_t count, int32_t* HWY_RESTRICT chosen) {
   const auto top_k = static_cast<size_t>(task.config.top_k);
@@ -252,14 +244,15 @@ HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& 
   if (sums.max == kMinusInfinity) {
     ++tally.num_degenerate_rows;
     FillUp(task, 0, ids);
-    for (size_t i = 0; i < top_k; ++i) StoreWeight(task, token, static_cast<int64_t>(i), 0.0f);
+    for (size_t i = 0; i < top_k; ++i)
+      set_element(task.gate_weights, token, static_cast<int64_t>(i), 0.0f);
     return;
   }
 
   HWY_ALIGN float scores[kMaxExperts];
   HWY_ALIGN float selection[kMaxExperts];
   const float* chosen_by = logits;
-  const bool on_logits = selects_on_logits(task);
+  const bool on_logits = selects_on_logits(task.config, task.bias != nullptr);
   if (!on_logits || tally.loss_sums != nullptr) ScoreRow(config, logits, sums, scores);
   if (!on_logits) chosen_by = scores;
   if (task.bias != nullptr) {
@@ -279,7 +272,7 @@ HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& 
   if (count < top_k) FillUp(task, count, chosen);
   for (size_t i = 0; i < top_k; ++i) {
     ids[i] = chosen[i];
-    StoreWeight(task, token, static_cast<int64_t>(i), i < count ? terms[i] : 0.0f);
+    set_element(task.gate_weights, token, static_cast<int64_t>(i), i < count ? terms[i] : 0.0f);
   }
   if (tally.loss_sums != nullptr) AddRowLosses(config, logits, scores, sums, tally.loss_sums);
 }
@@ -299,13 +292,13 @@ HWY_INLINE void FinishTokens(const RouteTask& task, int64_t begin, int64_t end, 
     if (task.token_mask != nullptr && task.token_mask[token] == 0) {
       for (int32_t slot = 0; slot < config.num_slots(); ++slot) {
         ids[slot] = -1;
-        StoreWeight(task, token, slot, 0.0f);
+        set_element(task.gate_weights, token, slot, 0.0f);
       }
       continue;
     }
     for (int32_t i = 0; i < config.num_shared_experts; ++i) {
       ids[config.top_k + i] = config.num_experts + i;
-      StoreWeight(task, token, config.top_k + i, config.shared_expert_weight);
+      set_element(task.gate_weights, token, config.top_k + i, config.shared_expert_weight);
     }
     if (!count) continue;
     for (int32_t slot = 0; slot < config.num_slots(); ++slot) {

@@ -25,8 +25,6 @@ constexpr int64_t kRowsToFill = 16384;
 // Counters of [warps][experts] that fit in what every device gives unasked, beside scan sums.
 constexpr int64_t kMaxCounters = (47 * 1024) / sizeof(uint32_t);
 
-int64_t ceil_div(int64_t count, int64_t divisor) { return (count + divisor - 1) / divisor; }
-
 bool drops_by_weight(const PermutationConfig& config) {
   return config.capacity.mode != ExpertCapacity::Mode::kUnlimited &&
          config.capacity.drop_policy == DropPolicy::kWeight;
@@ -79,9 +77,8 @@ dim3 warps_of(int64_t count) { return {static_cast<unsigned>(count * kWarpSize)}
 /// The launches of one sort.
 class Launches {
  public:
-  Launches(const SortArgs& args, const DeviceState& device, bool chained, StreamView stream,
-           int64_t warps)
-      : args_(args), device_(device), chained_(chained), stream_(stream.get()), warps_(warps) {}
+  Launches(const SortArgs& args, const DeviceState& device, StreamView stream, int64_t warps)
+      : args_(args), device_(device), stream_(stream.get()), warps_(warps) {}
 
   void sort_small() const {
     // A warp for every round there is, but enough of them for the experts and for filling.
@@ -99,15 +96,16 @@ class Launches {
             counter_bytes(1), false);
     enqueue("lay_out_kernel", lay_out_kernel,
             blocks_of(std::max<int64_t>(1, ceil_div(args_.num_experts, kWarpSize))),
-            warps_of(kMaxWarps), 0, chained_);
+            warps_of(kMaxWarps), 0, device_.chains_launches());
     enqueue("place_kernel", place_kernel, blocks, warps_of(warps_), counter_bytes(warps_),
-            chained_);
+            device_.chains_launches());
     if (args_.group_keys == nullptr) return;
     if (args_.num_experts > 0) {
       enqueue("cut_kernel", cut_kernel, blocks_of(args_.num_experts), dim3(kCutThreads), 0,
-              chained_);
+              device_.chains_launches());
     }
-    enqueue("finish_cut_kernel", finish_cut_kernel, blocks, dim3(kCutThreads), 0, chained_);
+    enqueue("finish_cut_kernel", finish_cut_kernel, blocks, dim3(kCutThreads), 0,
+            device_.chains_launches());
   }
 
  private:
@@ -128,7 +126,6 @@ class Launches {
 
   const SortArgs& args_;
   const DeviceState& device_;
-  const bool chained_;
   const cudaStream_t stream_;
   const int64_t warps_;
 };
@@ -143,7 +140,7 @@ int64_t assignment_sort_workspace(const PermutationConfig& config, int64_t max_t
   return parts.bytes();
 }
 
-void sort_assignments(const PermutationConfig& config, const DeviceState& device, bool chained,
+void sort_assignments(const PermutationConfig& config, const DeviceState& device,
                       MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
                       const Permutation& out, std::byte* workspace, StreamView stream) {
   const int64_t num_tokens = expert_ids.rows;
@@ -162,7 +159,7 @@ void sort_assignments(const PermutationConfig& config, const DeviceState& device
   args.block_tokens = num_tokens;
   args.num_blocks = 1;
   const bool by_weight = capacity < assignments && drops_by_weight(config);
-  const Launches launches(args, device, chained, stream, most_warps(config));
+  const Launches launches(args, device, stream, most_warps(config));
   if (is_small(config, num_tokens) && !by_weight) return launches.sort_small();
   args.block_tokens = block_tokens(config, num_tokens);
   args.num_blocks = ceil_div(num_tokens, args.block_tokens);

@@ -103,7 +103,7 @@ __device__ __forceinline__ void clear_counters(uint32_t* counters, int size) {
 /// so that a popular key does not make lanes queue up.
 __device__ __forceinline__ void count_key(uint32_t* counters, uint32_t key, bool counted) {
   const uint32_t peers = __match_any_sync(kAllLanes, counted ? key : UINT32_MAX);
-  if (counted && (peers & lanes_below()) == 0) {
+  if (counted && (peers & lanes_before()) == 0) {
     atomicAdd(&counters[key], static_cast<uint32_t>(__popc(peers)));
   }
 }
@@ -130,7 +130,7 @@ __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tok
       const uint32_t index = index_in_round(begin, round);
       const uint32_t expert = experts[round];
       const uint32_t peers = __match_any_sync(kAllLanes, expert);
-      const uint32_t lower = static_cast<uint32_t>(__popc(peers & lanes_below()));
+      const uint32_t lower = static_cast<uint32_t>(__popc(peers & lanes_before()));
       const uint32_t before = expert == none ? 0 : counts_of_warp[expert];
       __syncwarp();
       if (expert != none && lower == 0) {

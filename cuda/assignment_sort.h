@@ -12,9 +12,9 @@ namespace switchyard::cuda {
 /// Bytes of device workspace for batches of up to `max_tokens` tokens.
 int64_t assignment_sort_workspace(const PermutationConfig& config, int64_t max_tokens);
 
-/// Permuter::sort() with checked shapes and memory. With `chained` the kernels behind the first are
-/// dependent launches.
-void sort_assignments(const PermutationConfig& config, const DeviceState& device, bool chained,
+/// Permuter::sort() with checked shapes and memory. The kernels behind the first are
+/// dependent launches where the device has them.
+void sort_assignments(const PermutationConfig& config, const DeviceState& device,
                       MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
                       const Permutation& out, std::byte* workspace, StreamView stream);
 

@@ -7,10 +7,6 @@
 namespace switchyard::cuda {
 namespace {
 
-std::string text_of(cudaError_t status) {
-  return std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ")";
-}
-
 /// Errors after which every call on the device fails until the process ends.
 bool is_sticky(cudaError_t status) {
   switch (status) {
@@ -39,6 +35,10 @@ int attribute_of(int device, cudaDeviceAttr attribute) {
 
 }  // namespace
 
+std::string text_of(cudaError_t status) {
+  return std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ")";
+}
+
 DeviceState::DeviceState() {
   int count = 0;
   cudaError_t status = cudaGetDeviceCount(&count);
@@ -48,6 +48,7 @@ DeviceState::DeviceState() {
                       (status == cudaSuccess ? std::string() : ": " + text_of(status)));
   }
   num_multiprocessors_ = attribute_of(device_, cudaDevAttrMultiProcessorCount);
+  chains_launches_ = attribute_of(device_, cudaDevAttrComputeCapabilityMajor) >= 9;
   reads_pageable_memory_ = attribute_of(device_, cudaDevAttrPageableMemoryAccess) != 0;
 }
 

@@ -7,10 +7,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "switchyard/stream.h"
 
 namespace switchyard::cuda {
+
+/// An error's name and text.
+std::string text_of(cudaError_t status);
 
 /// The device that was current when it was made. Its checks run on the host before any launch.
 class DeviceState {
@@ -20,6 +24,8 @@ class DeviceState {
 
   [[nodiscard]] int device() const { return device_; }
   [[nodiscard]] int num_multiprocessors() const { return num_multiprocessors_; }
+  /// Whether launches may be `dependent`: from compute capability 9.0 on.
+  [[nodiscard]] bool chains_launches() const { return chains_launches_; }
 
   /// @throws InvalidArgument  when the stream belongs to another device.
   /// @throws CudaError        when an earlier call left the device unusable.
@@ -38,6 +44,7 @@ class DeviceState {
  private:
   int device_ = 0;
   int num_multiprocessors_ = 0;
+  bool chains_launches_ = false;
   bool reads_pageable_memory_ = false;
   mutable std::atomic<bool> usable_{true};
 };

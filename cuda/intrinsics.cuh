@@ -99,6 +99,11 @@ __device__ __forceinline__ int64_t global_warp_index() {
   return static_cast<int64_t>(blockIdx.x) * warps_per_block() + warp_index_in_block();
 }
 
+inline constexpr uint32_t kAllLanes = 0xffffffffu;
+
+/// Bits of the lanes before this one.
+__device__ __forceinline__ uint32_t lanes_before() { return (1u << lane_index()) - 1u; }
+
 /// Loads and stores of 2, 4, 8 or 16 bytes at once through a vector type such as uint4, at an
 /// address aligned to its size; a GPU stops at any other, and so does the executor. The streaming
 /// forms tell the caches that nobody reads this memory again; they take CUDA's own vector types.

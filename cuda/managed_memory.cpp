@@ -4,8 +4,8 @@
 
 #include <cstring>
 #include <new>
-#include <string>
 
+#include "cuda/device_state.h"
 #include "switchyard/errors.h"
 
 namespace switchyard::cuda {
@@ -24,8 +24,7 @@ void release_managed(void* memory) noexcept { static_cast<void>(cudaFree(memory)
 void synchronize(StreamView stream) {
   const cudaError_t status = cudaStreamSynchronize(stream.get());
   if (status == cudaSuccess) return;
-  throw CudaError(std::string("cudaStreamSynchronize: ") + cudaGetErrorName(status) + " (" +
-                  cudaGetErrorString(status) + ")");
+  throw CudaError("cudaStreamSynchronize: " + text_of(status));
 }
 
 }  // namespace switchyard::cuda

@@ -12,13 +12,7 @@ namespace {
 class CudaPermuter final : public Permuter::Implementation {
  public:
   explicit CudaPermuter(const PermutationConfig& permutation_config)
-      : Implementation(permutation_config, Backend::kCuda) {
-    int major = 0;
-    device_.check(
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_.device()),
-        "cudaDeviceGetAttribute");
-    chains_launches_ = major >= 9;
-  }
+      : Implementation(permutation_config, Backend::kCuda) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t max_tokens) const override {
     return assignment_sort_workspace(config, max_tokens);
@@ -33,8 +27,7 @@ class CudaPermuter final : public Permuter::Implementation {
     check_permutation(out);
     device_.check_memory("workspace", workspace.empty() ? nullptr : workspace.data(),
                          WorkspaceParts::kAlignment);
-    sort_assignments(config, device_, chains_launches_, expert_ids, gate_weights, out,
-                     workspace.data(), stream);
+    sort_assignments(config, device_, expert_ids, gate_weights, out, workspace.data(), stream);
   }
 
   void permute(const Permutation& permutation, MatrixView<const std::byte> tokens,
@@ -84,7 +77,6 @@ class CudaPermuter final : public Permuter::Implementation {
   }
 
   const DeviceState device_;
-  bool chains_launches_ = false;
 };
 
 }  // namespace

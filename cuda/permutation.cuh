@@ -6,18 +6,17 @@
 
 namespace switchyard::cuda {
 
-inline constexpr uint32_t kAllLanes = 0xffffffffu;
+// A grid has fewer blocks than 2^31; blocks take several items where there are more.
+inline constexpr int64_t kMaxGridBlocks = int64_t{1} << 30;
 
-__device__ __forceinline__ uint32_t lanes_below() { return (1u << lane_index()) - 1u; }
+constexpr int64_t ceil_div(int64_t count, int64_t divisor) {
+  return (count + divisor - 1) / divisor;
+}
 
-/// The gate weight of one slot; 1 where no weights are given. The front door let no other types in.
+/// The gate weight of one slot; 1 where no weights are given.
 __device__ __forceinline__ float gate_weight_at(const ConstTensorView& weights, int64_t token,
                                                 int64_t slot) {
-  if (weights.data == nullptr) return 1.0f;
-  const int64_t index = token * weights.row_stride + slot;
-  if (weights.dtype == DataType::kFloat32) return static_cast<const float*>(weights.data)[index];
-  const uint32_t bits = static_cast<const uint16_t*>(weights.data)[index];
-  return __uint_as_float(bits << 16);
+  return weights.data == nullptr ? 1.0f : element_at(weights, token, slot);
 }
 
 }  // namespace switchyard::cuda

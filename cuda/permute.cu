@@ -32,15 +32,11 @@ Kernel kernel_for(int64_t bytes) {
   }
 }
 
-int64_t ceil_div(int64_t count, int64_t divisor) { return (count + divisor - 1) / divisor; }
-
 }  // namespace
 
 void permute_rows(const DeviceState& device, const Permutation& permutation, int32_t block_rows,
                   MatrixView<const std::byte> tokens, MatrixView<std::byte> sorted,
                   StreamView stream) {
-  // A grid has fewer blocks than 2^31; blocks take several items where there are more.
-  constexpr int64_t kMaxBlocks = int64_t{1} << 30;
   if (tokens.rows == 0 || tokens.cols == 0) return;
   const int64_t bytes = unit_bytes(tokens, sorted);
   PermuteArgs args{};
@@ -53,7 +49,7 @@ void permute_rows(const DeviceState& device, const Permutation& permutation, int
   args.num_items =
       (tokens.rows + permutation.tokens_per_expert.size * args.padding_groups) * args.parts;
   const LaunchConfig config{
-      .grid = dim3(static_cast<unsigned>(std::min(args.num_items, kMaxBlocks))),
+      .grid = dim3(static_cast<unsigned>(std::min(args.num_items, kMaxGridBlocks))),
       .block = dim3(kPermuteThreads),
       .stream = stream.get()};
   device.check(SWITCHYARD_LAUNCH(kernel_for(bytes), config, args), "permute_kernel");

@@ -26,22 +26,9 @@ const KernelChoice& kernel_for(int num_experts) {
   return kKernels[std::size(kKernels) - 1];
 }
 
-bool sums_groups(const RouterConfig& config) {
-  return config.num_groups != config.top_groups && config.group_score != GroupScore::kMax;
-}
-
-/// Members whose sum scores a group; 0 where all groups stay.
-int group_terms(const RouterConfig& config) {
-  if (config.num_groups == config.top_groups) return 0;
-  switch (config.group_score) {
-    case GroupScore::kMax:
-      return 1;
-    case GroupScore::kTop2Sum:
-      return 2;
-    case GroupScore::kTopKSum:
-      return config.top_k / config.top_groups;
-  }
-  return 1;
+/// What a task says of groups: 0 where all of them stay.
+int limited_group_terms(const RouterConfig& config) {
+  return config.num_groups == config.top_groups ? 0 : group_terms(config);
 }
 
 /// Whether all rows start where vectors of min(4, per_lane) elements may be loaded.
@@ -63,8 +50,9 @@ class CudaRouter final : public Router::Implementation {
     // The most shared memory that a call may want.
     RouteTask task;
     task.config = config;
-    task.group_terms = group_terms(config);
-    task.tokens_per_expert = task.loss_sums = &any_counter_;
+    task.group_terms = limited_group_terms(config);
+    unsigned long long wanted = 0;
+    task.tokens_per_expert = task.loss_sums = &wanted;
     while (num_warps_ > 1 && route_shared_bytes(task, num_warps_) > kMaxSharedBytes) {
       num_warps_ /= 2;
     }
@@ -91,10 +79,9 @@ class CudaRouter final : public Router::Implementation {
                          .tokens_per_expert = counters(result.tokens_per_expert.data),
                          .num_degenerate_rows = counters(result.num_degenerate_rows),
                          .loss_sums = counters(result.loss_sums.data),
-                         .on_logits = config.score_function == ScoreFunction::kSoftmax &&
-                                      inputs.selection_bias.empty() && !sums_groups(config),
+                         .on_logits = selects_on_logits(config, !inputs.selection_bias.empty()),
                          .aligned_rows = has_aligned_rows(inputs.logits, choice_.per_lane),
-                         .group_terms = group_terms(config)};
+                         .group_terms = limited_group_terms(config)};
     launch_kernels(task, stream);
   }
 
@@ -146,7 +133,7 @@ class CudaRouter final : public Router::Implementation {
                            .block = static_cast<unsigned>(warps * kWarpSize),
                            .shared_bytes = route_shared_bytes(task, static_cast<int>(warps)),
                            .stream = stream.get(),
-                           .dependent = clears},
+                           .dependent = clears && device_.chains_launches()},
                           task),
         "launch of route_kernel");
   }
@@ -158,7 +145,6 @@ class CudaRouter final : public Router::Implementation {
   KernelChoice choice_;
   int num_warps_ = kMaxRouteWarps;
   int64_t max_blocks_ = 1;
-  unsigned long long any_counter_ = 0;  ///< stands for memory that a call may hand in
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace switchyard::cuda {
 
 inline constexpr int kMaxRouteWarps = 8;  ///< of a block
 
-/// Bytes of a block's dynamic shared memory, as carve_block() hands them out.
+/// Bytes of a block's dynamic shared memory, as BlockMemory hands them out.
 inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
   int64_t bytes = 0;
   if (task.loss_sums != nullptr) bytes += router_loss_sums_size(task.config.num_experts) * 8;
@@ -57,39 +57,32 @@ __global__ void clear_route_sums(RouteTask task) {
   if (task.num_degenerate_rows != nullptr && first == 0) *task.num_degenerate_rows = 0;
 }
 
-/// Adds a block's sums to the batch's; the only block of a grid writes them instead.
+/// Adds a block's sum to the batch's; the only block of a grid writes it instead.
+__device__ inline void add_block_sum(unsigned long long* total, unsigned long long sum) {
+  if (gridDim.x == 1) {
+    *total = sum;
+  } else if (sum != 0) {
+    atomicAdd(total, sum);
+  }
+}
+
+/// The same of all that was asked for.
 __device__ inline void add_block_sums(const RouteTask& task, const BlockTally& tally,
                                       int num_degenerate_rows) {
-  const bool alone = gridDim.x == 1;
   const auto first = static_cast<int>(threadIdx.x);
   const auto step = static_cast<int>(blockDim.x);
   if (tally.tokens_per_expert != nullptr) {
     for (int i = first; i < task.config.num_expert_ids(); i += step) {
-      const auto count = static_cast<unsigned long long>(tally.tokens_per_expert[i]);
-      if (alone) {
-        task.tokens_per_expert[i] = count;
-      } else if (count != 0) {
-        atomicAdd(&task.tokens_per_expert[i], count);
-      }
+      add_block_sum(&task.tokens_per_expert[i],
+                    static_cast<unsigned long long>(tally.tokens_per_expert[i]));
     }
   }
   if (tally.loss_sums != nullptr) {
     const auto size = static_cast<int>(router_loss_sums_size(task.config.num_experts));
-    for (int i = first; i < size; i += step) {
-      if (alone) {
-        task.loss_sums[i] = tally.loss_sums[i];
-      } else if (tally.loss_sums[i] != 0) {
-        atomicAdd(&task.loss_sums[i], tally.loss_sums[i]);
-      }
-    }
+    for (int i = first; i < size; i += step) add_block_sum(&task.loss_sums[i], tally.loss_sums[i]);
   }
   if (task.num_degenerate_rows != nullptr && first == 0) {
-    const auto count = static_cast<unsigned long long>(num_degenerate_rows);
-    if (alone) {
-      *task.num_degenerate_rows = count;
-    } else if (count != 0) {
-      atomicAdd(task.num_degenerate_rows, count);
-    }
+    add_block_sum(task.num_degenerate_rows, static_cast<unsigned long long>(num_degenerate_rows));
   }
 }
 

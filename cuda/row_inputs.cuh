@@ -2,12 +2,11 @@
 #pragma once
 
 #include "cuda/intrinsics.cuh"
+#include "cuda/numerics.cuh"
 #include "cuda/routing_task.cuh"
 #include "switchyard/numerics.h"
 
 namespace switchyard::cuda {
-
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 /// Where a warp keeps a row: up to four neighbouring experts in a lane, so that a lane loads them
 /// at once, and neighbouring lanes side by side.
@@ -21,25 +20,6 @@ struct RowLayout {
     return element / kVector * kVector * kWarpSize + lane * kVector + element % kVector;
   }
 };
-
-__device__ inline float minus_infinity() { return __uint_as_float(0xff800000u); }
-
-__device__ inline bool is_finite(float x) {
-  return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
-}
-
-/// Integers above 0 that order as finite floats do, -0 like +0; 0 for NaN and infinities.
-__device__ inline uint32_t ordered_key(float x) {
-  const uint32_t bits = __float_as_uint(x + 0.0f);
-  const uint32_t key = bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
-  return is_finite(x) ? key : 0u;
-}
-
-/// The float of a key above 0; -inf for 0.
-__device__ inline float float_of_key(uint32_t key) {
-  const uint32_t bits = key ^ ((key >> 31) != 0 ? 0x80000000u : 0xffffffffu);
-  return key != 0 ? __uint_as_float(bits) : minus_infinity();
-}
 
 template <typename T, int kCount>
 struct alignas(sizeof(T) * kCount) PackedElements {
@@ -99,19 +79,6 @@ __device__ void load_clean_row(const RouteTask& task, int64_t token, float (&x)[
     const int expert = RowLayout<kPerLane>::expert_of(i, lane_index());
     if (expert < num_experts && task.expert_mask[expert] == 0) x[i] = minus_infinity();
   }
-}
-
-/// One logit, widened.
-__device__ inline float logit_at(const RouteTask& task, int64_t token, int expert) {
-  switch (task.logits.dtype) {
-    case DataType::kFloat32:
-      return task.logits.as<float>().row(token)[expert];
-    case DataType::kFloat16:
-      return widen(task.logits.as<Float16>().row(token)[expert]);
-    case DataType::kBFloat16:
-      return widen(task.logits.as<BFloat16>().row(token)[expert]);
-  }
-  return 0.0f;
 }
 
 /// The row's greatest logit in every lane; -inf where there is none.

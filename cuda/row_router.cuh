@@ -21,25 +21,17 @@ struct WarpScratch {
   GroupScratch groups;
 };
 
-__device__ inline void store_weight(const RouteTask& task, int64_t token, int slot, float weight) {
-  if (task.gate_weights.dtype == DataType::kFloat32) {
-    task.gate_weights.as<float>().row(token)[slot] = weight;
-  } else {
-    task.gate_weights.as<BFloat16>().row(token)[slot] = to_bfloat16(weight);
-  }
-}
-
 __device__ inline void store_choice(const RouteTask& task, const BlockTally& tally, int64_t token,
                                     int slot, int expert, float weight) {
   task.expert_ids.row(token)[slot] = expert;
-  store_weight(task, token, slot, weight);
+  set_element(task.gate_weights, token, slot, weight);
   if (tally.tokens_per_expert != nullptr) atomicAdd(&tally.tokens_per_expert[expert], 1);
 }
 
 __device__ inline void store_padding(const RouteTask& task, int64_t token) {
   for (int slot = lane_index(); slot < task.config.num_slots(); slot += kWarpSize) {
     task.expert_ids.row(token)[slot] = -1;
-    store_weight(task, token, slot, 0.0f);
+    set_element(task.gate_weights, token, slot, 0.0f);
   }
 }
 
@@ -69,8 +61,8 @@ __device__ inline ChosenTerms terms_of_chosen(const RouteTask& task, int64_t tok
   const bool has_second = lane + kWarpSize < count;
   float first = minus_infinity();
   float second = minus_infinity();
-  if (has_first) first = logit_at(task, token, id_of(scratch.sorted[lane]));
-  if (has_second) second = logit_at(task, token, id_of(scratch.sorted[lane + kWarpSize]));
+  if (has_first) first = element_at(task.logits, token, id_of(scratch.sorted[lane]));
+  if (has_second) second = element_at(task.logits, token, id_of(scratch.sorted[lane + kWarpSize]));
   float total = 1.0f;
   if (config.score_function == ScoreFunction::kSoftmax) {
     float reference = max;

@@ -121,9 +121,6 @@ __device__ CandidateRange find_candidates(const Keys& keys, uint32_t low, int at
   return {low, wanted, wanted - above, true};
 }
 
-/// Bits of the lanes before this one.
-__device__ inline unsigned lanes_before() { return (1u << lane_index()) - 1; }
-
 /// Writes all keys that reach the bar to scratch.candidates, in any order.
 template <typename Keys>
 __device__ void gather(const Keys& keys, uint32_t bar, SelectionScratch& scratch) {

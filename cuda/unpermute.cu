@@ -32,8 +32,6 @@ Kernel kernel_for(DataType dtype, bool wide) {
 void unpermute_rows(const DeviceState& device, MatrixView<const int64_t> assignment_to_row,
                     ConstTensorView sorted, ConstTensorView gate_weights, TensorView tokens,
                     StreamView stream) {
-  // A grid has fewer blocks than 2^31; blocks take several items where there are more.
-  constexpr int64_t kMaxBlocks = int64_t{1} << 30;
   if (tokens.rows == 0 || tokens.cols == 0) return;
   const int64_t wide_columns = 16 / size_of(sorted.dtype);
   const bool wide = tokens.cols % wide_columns == 0 && is_aligned(sorted, wide_columns) &&
@@ -44,10 +42,10 @@ void unpermute_rows(const DeviceState& device, MatrixView<const int64_t> assignm
   args.sorted = sorted;
   args.gate_weights = gate_weights;
   args.tokens = tokens;
-  args.parts = (tokens.cols + block_columns - 1) / block_columns;
+  args.parts = ceil_div(tokens.cols, block_columns);
   args.num_items = tokens.rows * args.parts;
   const LaunchConfig config{
-      .grid = dim3(static_cast<unsigned>(std::min(args.num_items, kMaxBlocks))),
+      .grid = dim3(static_cast<unsigned>(std::min(args.num_items, kMaxGridBlocks))),
       .block = dim3(kUnpermuteThreads),
       .stream = stream.get()};
   device.check(SWITCHYARD_LAUNCH(kernel_for(sorted.dtype, wide), config, args), "unpermute_kernel");

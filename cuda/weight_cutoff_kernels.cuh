@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/assignment_sort.cuh"
+#include "cuda/numerics.cuh"
 
 namespace switchyard::cuda {
 
@@ -11,9 +12,7 @@ inline constexpr int kNumDigits = 256;
 
 /// Orders as the weights do: -0 equals +0, and NaN comes before everything else.
 __device__ __forceinline__ uint32_t weight_key(float weight) {
-  if (weight != weight) return 0;
-  const uint32_t bits = __float_as_uint(weight + 0.0f);
-  return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+  return weight != weight ? 0 : ordered_bits(weight);
 }
 
 /// Puts an assignment at `position` of its expert's group.

@@ -1,24 +1,17 @@
 // Managed memory, which the host and the GPU share.
-#include <cuda_runtime_api.h>
-
+#include "switchyard/backend.h"
 #include "tests/backend_memory.h"
 
 namespace switchyard::test {
 
 void* allocate_backend_memory(std::size_t bytes) {
-  void* memory = nullptr;
-  // The CUDA runtime has no memory of 0 bytes.
-  if (cudaMallocManaged(&memory, bytes == 0 ? 1 : bytes, cudaMemAttachGlobal) != cudaSuccess) {
-    throw std::bad_alloc();
-  }
-  return memory;
+  return allocate_shared_memory(bytes, Backend::kCuda);
 }
 
-void release_backend_memory(void* memory) noexcept { cudaFree(memory); }
-
-void finish_backends() {
-  // What went wrong before shows as a wrong result.
-  static_cast<void>(cudaDeviceSynchronize());
+void release_backend_memory(void* memory) noexcept {
+  release_shared_memory(memory, Backend::kCuda);
 }
+
+void finish_backends() { synchronize(Backend::kCuda); }
 
 }  // namespace switchyard::test

@@ -32,7 +32,7 @@ std::vector<float> softmax(const std::vector<float>& logits, const std::vector<b
 std::vector<float> column(const ConstTensorView& logits, int32_t expert) {
   std::vector<float> out;
   for (int64_t token = 0; token < logits.rows; ++token) {
-    out.push_back(logit_at(logits, token, expert));
+    out.push_back(element_at(logits, token, expert));
   }
   return out;
 }
@@ -40,7 +40,7 @@ std::vector<float> column(const ConstTensorView& logits, int32_t expert) {
 std::vector<float> row(const ConstTensorView& logits, int64_t token) {
   std::vector<float> out;
   for (int32_t expert = 0; expert < logits.cols; ++expert) {
-    out.push_back(logit_at(logits, token, expert));
+    out.push_back(element_at(logits, token, expert));
   }
   return out;
 }

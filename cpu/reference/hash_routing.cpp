@@ -47,7 +47,7 @@ std::vector<float> weights_of(const HashRoutingCall& call, int64_t token,
   const bool raw_softmax = config.score_function == ScoreFunction::kSoftmax && !config.renormalize;
   std::vector<float> row;
   for (int32_t expert = 0; expert < config.num_experts && raw_softmax; ++expert) {
-    row.push_back(logit_at(call.logits, token, expert));
+    row.push_back(element_at(call.logits, token, expert));
   }
   const float max = max_finite(raw_softmax ? row : chosen);
   std::vector<float> scores;
@@ -82,7 +82,7 @@ void look_up_experts(const HashRoutingCall& call) {
       if (call.logits.data != nullptr) {
         std::vector<float> chosen;
         for (int32_t slot = 0; slot < config.top_k; ++slot) {
-          chosen.push_back(logit_at(call.logits, token, listed[slot]));
+          chosen.push_back(element_at(call.logits, token, listed[slot]));
         }
         degenerate += max_finite(chosen) == -INFINITY ? 1 : 0;
         const std::vector<float> scored = weights_of(call, token, chosen);
@@ -97,11 +97,7 @@ void look_up_experts(const HashRoutingCall& call) {
       const int32_t expert = ids[static_cast<size_t>(slot)];
       const float weight = weights[static_cast<size_t>(slot)];
       result.expert_ids.row(token)[slot] = expert;
-      if (result.gate_weights.dtype == DataType::kFloat32) {
-        result.gate_weights.as<float>().row(token)[slot] = weight;
-      } else {
-        result.gate_weights.as<BFloat16>().row(token)[slot] = to_bfloat16(weight);
-      }
+      set_element(result.gate_weights, token, slot, weight);
       if (expert >= 0 && !result.tokens_per_expert.empty()) ++result.tokens_per_expert[expert];
     }
   }

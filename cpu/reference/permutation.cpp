@@ -10,31 +10,9 @@
 namespace switchyard::cpu::reference {
 namespace {
 
-float element_at(const ConstTensorView& tensor, int64_t row, int64_t column) {
-  switch (tensor.dtype) {
-    case DataType::kFloat32:
-      return tensor.as<float>().row(row)[column];
-    case DataType::kFloat16:
-      return widen(tensor.as<Float16>().row(row)[column]);
-    case DataType::kBFloat16:
-      return widen(tensor.as<BFloat16>().row(row)[column]);
-  }
-  return 0.0f;
-}
-
+/// Every NaN is written as the positive quiet one without payload.
 void write_element(const TensorView& tensor, int64_t row, int64_t column, float value) {
-  if (std::isnan(value)) value = std::bit_cast<float>(0x7fc00000u);
-  switch (tensor.dtype) {
-    case DataType::kFloat32:
-      tensor.as<float>().row(row)[column] = value;
-      return;
-    case DataType::kFloat16:
-      tensor.as<Float16>().row(row)[column] = to_float16(value);
-      return;
-    case DataType::kBFloat16:
-      tensor.as<BFloat16>().row(row)[column] = to_bfloat16(value);
-      return;
-  }
+  set_element(tensor, row, column, std::isnan(value) ? std::bit_cast<float>(0x7fc00000u) : value);
 }
 
 /// Whether a full expert keeps an assignment of the first weight rather than one of the second.

@@ -131,11 +131,7 @@ class ReferenceRouter final : public Router::Implementation {
   static void write(const RoutingResult& result, int64_t token, int32_t slot, int32_t expert,
                     float weight) {
     result.expert_ids.row(token)[slot] = expert;
-    if (result.gate_weights.dtype == DataType::kFloat32) {
-      result.gate_weights.as<float>().row(token)[slot] = weight;
-    } else {
-      result.gate_weights.as<BFloat16>().row(token)[slot] = to_bfloat16(weight);
-    }
+    set_element(result.gate_weights, token, slot, weight);
   }
 
   void add_losses(const RowScores& row, VectorView<int64_t> sums) const {

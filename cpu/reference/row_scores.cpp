@@ -40,18 +40,6 @@ float folded_sum(std::vector<float> terms) {
   return terms[0];
 }
 
-float logit_at(const ConstTensorView& logits, int64_t token, int32_t expert) {
-  switch (logits.dtype) {
-    case DataType::kFloat32:
-      return logits.as<float>().row(token)[expert];
-    case DataType::kFloat16:
-      return widen(logits.as<Float16>().row(token)[expert]);
-    case DataType::kBFloat16:
-      return widen(logits.as<BFloat16>().row(token)[expert]);
-  }
-  return 0.0f;
-}
-
 RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int64_t token) {
   RowScores row;
   const auto num_experts = static_cast<size_t>(config.num_experts);
@@ -60,7 +48,7 @@ RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int
   row.selection.resize(num_experts);
   row.probability.resize(num_experts);
   for (int32_t expert = 0; expert < config.num_experts; ++expert) {
-    const float logit = logit_at(inputs.logits, token, expert);
+    const float logit = element_at(inputs.logits, token, expert);
     row.logit[static_cast<size_t>(expert)] = logit;
     const bool enabled = inputs.expert_mask.empty() || inputs.expert_mask[expert] != 0;
     if (enabled && std::isfinite(logit)) row.finite.push_back(expert);

@@ -25,9 +25,6 @@ struct RowScores {
 /// The contract's sum: terms padded with zeros to a power of two, upper half folded onto the lower.
 float folded_sum(std::vector<float> terms);
 
-/// The logit of (token, expert), widened.
-float logit_at(const ConstTensorView& logits, int64_t token, int32_t expert);
-
 RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int64_t token);
 
 /// Weights of `chosen`, experts of `row.finite`.

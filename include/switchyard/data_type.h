@@ -143,4 +143,34 @@ struct TensorView {
   }
 };
 
+/// One element, widened. The caller has checked `dtype`.
+SWITCHYARD_HOST_DEVICE inline float element_at(const ConstTensorView& tensor, int64_t row,
+                                               int64_t col) {
+  switch (tensor.dtype) {
+    case DataType::kFloat32:
+      return tensor.as<float>().row(row)[col];
+    case DataType::kFloat16:
+      return widen(tensor.as<Float16>().row(row)[col]);
+    case DataType::kBFloat16:
+      return widen(tensor.as<BFloat16>().row(row)[col]);
+  }
+  return 0.0f;
+}
+
+/// Writes one element, rounded to nearest even. The caller has checked `dtype`.
+SWITCHYARD_HOST_DEVICE inline void set_element(const TensorView& tensor, int64_t row, int64_t col,
+                                               float value) {
+  switch (tensor.dtype) {
+    case DataType::kFloat32:
+      tensor.as<float>().row(row)[col] = value;
+      break;
+    case DataType::kFloat16:
+      tensor.as<Float16>().row(row)[col] = to_float16(value);
+      break;
+    case DataType::kBFloat16:
+      tensor.as<BFloat16>().row(row)[col] = to_bfloat16(value);
+      break;
+  }
+}
+
 }  // namespace switchyard

@@ -5,6 +5,27 @@
 
 namespace switchyard {
 
+/// Whether the choice is made on the logits themselves: softmax is monotone, so without a bias or
+/// sums of probabilities no exponential is needed.
+inline bool selects_on_logits(const RouterConfig& config, bool has_bias) {
+  const bool sums_groups =
+      config.num_groups != config.top_groups && config.group_score != GroupScore::kMax;
+  return config.score_function == ScoreFunction::kSoftmax && !has_bias && !sums_groups;
+}
+
+/// Members whose sum makes a group's score.
+inline int32_t group_terms(const RouterConfig& config) {
+  switch (config.group_score) {
+    case GroupScore::kMax:
+      return 1;
+    case GroupScore::kTop2Sum:
+      return 2;
+    case GroupScore::kTopKSum:
+      return config.top_k / config.top_groups;
+  }
+  return 1;
+}
+
 class Router::Implementation {
  public:
   explicit Implementation(const RouterConfig& router_config, Backend router_backend)

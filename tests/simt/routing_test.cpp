@@ -138,6 +138,18 @@ TEST(CudaRouting, LaunchesAreFew) {
   EXPECT_EQ(launches(0, false), 0);
 }
 
+/// Before compute capability 9.0 a grid cannot start beside the one before.
+TEST(CudaRouting, DevicesWithoutDependentLaunchesRouteToo) {
+  const simt::ScopedSettings scope;
+  simt::settings().compute_capability = 80;
+  const Router router(kConfig, Backend::kCuda);
+  DeviceBatch batch(200);
+  const std::vector<float> values = logits_of(200, 1);
+  batch.logits.upload(values);
+  router.route(batch.inputs(), batch.result());
+  batch.expect_routed(values);
+}
+
 TEST(CudaRouting, Contract10_MemoryThatKernelsCannotFollowIsRefused) {
   const Router router(kConfig, Backend::kCuda);
   const DeviceBatch batch(20);
