@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "cpu/logging.h"
 #include "cpu/permutation.h"
@@ -15,6 +16,7 @@
 #include "cuda/managed_memory.h"
 #include "cuda/permutation.h"
 #include "cuda/routing.h"
+#include "cuda/sorting_router.h"
 #endif
 
 namespace switchyard {
@@ -149,6 +151,16 @@ std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig&
     default:
       return make_cpu_permuter(config, threads);
   }
+}
+
+std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router,
+                                                                   Permuter permuter) {
+#ifdef SWITCHYARD_CUDA
+  if (router.backend() == Backend::kCuda) {
+    return cuda::make_cuda_sorting_router(std::move(router), std::move(permuter));
+  }
+#endif
+  return std::make_unique<SortingRouter::Implementation>(std::move(router), std::move(permuter));
 }
 
 }  // namespace cpu

@@ -6,6 +6,7 @@
 
 #include "switchyard/permuter_backend.h"
 #include "switchyard/router_backend.h"
+#include "switchyard/sorting_router_backend.h"
 
 namespace switchyard::cpu {
 
@@ -23,5 +24,8 @@ std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, 
                                                     const CpuThreads& threads);
 std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,
                                                         Backend wanted, const CpuThreads& threads);
+/// Both are of one backend.
+std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router,
+                                                                   Permuter permuter);
 
 }  // namespace switchyard::cpu

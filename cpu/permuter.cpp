@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cpu/backend_registry.h"
+#include "cpu/call_checks.h"
 #include "cpu/refuse.h"
 #include "cpu/view_checks.h"
 #include "switchyard/permutation.h"
@@ -115,6 +116,20 @@ void validate(const PermutationConfig& config) {
               config.num_experts - config.first_local_expert);
 }
 
+void cpu::check_sort_call(const PermutationConfig& config, MatrixView<const int32_t> expert_ids,
+                          const ConstTensorView& gate_weights, const Permutation& out) {
+  const int64_t num_tokens = expert_ids.rows;
+  check_range("expert_ids rows", num_tokens, 0, kMaxTokens);
+  check_matrix("expert_ids", expert_ids, num_tokens, config.top_k);
+  check_gate_weights(gate_weights, num_tokens, config.top_k);
+  const ExpertCapacity& capacity = config.capacity;
+  if (capacity.mode != ExpertCapacity::Mode::kUnlimited &&
+      capacity.drop_policy == DropPolicy::kWeight && gate_weights.rows != num_tokens) {
+    refuse("gate_weights has 0 rows, must have ", num_tokens, " to drop by weight");
+  }
+  check_permutation(config, out, num_tokens);
+}
+
 Permuter::Permuter(const PermutationConfig& config, Backend backend, CpuThreads threads) {
   validate(config);
   implementation_ = cpu::make_permuter(config, backend, threads);
@@ -141,20 +156,8 @@ int64_t Permuter::workspace_bytes(int64_t max_tokens) const {
 void Permuter::sort(MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
                     const Permutation& out, std::span<std::byte> workspace,
                     StreamView stream) const {
-  const int64_t num_tokens = expert_ids.rows;
-  check_range("expert_ids rows", num_tokens, 0, kMaxTokens);
-  check_matrix("expert_ids", expert_ids, num_tokens, config().top_k);
-  check_gate_weights(gate_weights, num_tokens, config().top_k);
-  const ExpertCapacity& capacity = config().capacity;
-  if (capacity.mode != ExpertCapacity::Mode::kUnlimited &&
-      capacity.drop_policy == DropPolicy::kWeight && gate_weights.rows != num_tokens) {
-    refuse("gate_weights has 0 rows, must have ", num_tokens, " to drop by weight");
-  }
-  check_permutation(config(), out, num_tokens);
-  const int64_t needed = implementation_->workspace_bytes(num_tokens);
-  if (static_cast<int64_t>(workspace.size()) < needed) {
-    refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
-  }
+  cpu::check_sort_call(config(), expert_ids, gate_weights, out);
+  cpu::check_workspace(workspace, implementation_->workspace_bytes(expert_ids.rows));
   implementation_->sort(expert_ids, gate_weights, out, workspace, stream);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/backend_registry.h"
+#include "cpu/call_checks.h"
 #include "cpu/refuse.h"
 #include "cpu/view_checks.h"
 #include "switchyard/router_backend.h"
@@ -54,10 +55,8 @@ void validate(const RouterConfig& config) {
   }
 }
 
-namespace {
-
-void check_call(const RouterConfig& config, const RoutingInputs& inputs,
-                const RoutingResult& result) {
+void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
+                           const RoutingResult& result) {
   const int64_t num_tokens = inputs.logits.rows;
   if (inputs.logits.dtype > DataType::kBFloat16) {
     refuse("logits have element type ", static_cast<int>(inputs.logits.dtype),
@@ -76,8 +75,6 @@ void check_call(const RouterConfig& config, const RoutingInputs& inputs,
   check_optional_vector("tokens_per_expert", result.tokens_per_expert, config.num_expert_ids());
   check_optional_vector("loss_sums", result.loss_sums, router_loss_sums_size(config.num_experts));
 }
-
-}  // namespace
 
 Router::Router(const RouterConfig& config, Backend backend, CpuThreads threads) {
   validate(config);
@@ -99,11 +96,8 @@ int64_t Router::workspace_bytes(int64_t max_tokens) const {
 
 void Router::route(const RoutingInputs& inputs, const RoutingResult& result,
                    std::span<std::byte> workspace, StreamView stream) const {
-  check_call(config(), inputs, result);
-  const int64_t needed = implementation_->workspace_bytes(inputs.logits.rows);
-  if (static_cast<int64_t>(workspace.size()) < needed) {
-    refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
-  }
+  cpu::check_route_call(config(), inputs, result);
+  cpu::check_workspace(workspace, implementation_->workspace_bytes(inputs.logits.rows));
   implementation_->route(inputs, result, workspace, stream);
 }
 

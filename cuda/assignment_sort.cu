@@ -77,15 +77,21 @@ dim3 warps_of(int64_t count) { return {static_cast<unsigned>(count * kWarpSize)}
 /// The launches of one sort.
 class Launches {
  public:
-  Launches(const SortArgs& args, const DeviceState& device, StreamView stream, int64_t warps)
-      : args_(args), device_(device), stream_(stream.get()), warps_(warps) {}
+  /// The first one may run beside what was enqueued before it where `overlaps` says so.
+  Launches(const SortArgs& args, const DeviceState& device, StreamView stream, int64_t warps,
+           bool overlaps)
+      : args_(args),
+        device_(device),
+        stream_(stream.get()),
+        warps_(warps),
+        overlaps_(overlaps && device.chains_launches()) {}
 
   void sort_small() const {
     // A warp for every round there is, but enough of them for the experts and for filling.
     const int64_t rounds = ceil_div(args_.expert_ids.rows * args_.top_k, kWarpSize);
     const int64_t warps = std::min(warps_, std::max<int64_t>(rounds, 8));
     enqueue("sort_small_kernel", sort_small_kernel, blocks_of(1), warps_of(warps),
-            counter_bytes(warps), false);
+            counter_bytes(warps), overlaps_);
   }
 
   void sort_large() const {
@@ -93,7 +99,7 @@ class Launches {
     const dim3 blocks =
         blocks_of(std::max(args_.num_blocks, std::min(ceil_div(rows, kRowsToFill), kManyBlocks)));
     enqueue("count_kernel", count_kernel, blocks_of(args_.num_blocks), warps_of(kMaxWarps),
-            counter_bytes(1), false);
+            counter_bytes(1), overlaps_);
     enqueue("lay_out_kernel", lay_out_kernel,
             blocks_of(std::max<int64_t>(1, ceil_div(args_.num_experts, kWarpSize))),
             warps_of(kMaxWarps), 0, device_.chains_launches());
@@ -128,6 +134,7 @@ class Launches {
   const DeviceState& device_;
   const cudaStream_t stream_;
   const int64_t warps_;
+  const bool overlaps_;
 };
 
 }  // namespace
@@ -140,13 +147,8 @@ int64_t assignment_sort_workspace(const PermutationConfig& config, int64_t max_t
   return parts.bytes();
 }
 
-void sort_assignments(const PermutationConfig& config, const DeviceState& device,
-                      MatrixView<const int32_t> expert_ids, ConstTensorView gate_weights,
-                      const Permutation& out, std::byte* workspace, StreamView stream) {
-  const int64_t num_tokens = expert_ids.rows;
-  const int64_t assignments = num_tokens * config.top_k;
-  const int64_t capacity =
-      capacity_rows(config.capacity, num_tokens, config.top_k, config.num_experts);
+SortArgs sort_args(const PermutationConfig& config, MatrixView<const int32_t> expert_ids,
+                   ConstTensorView gate_weights, const Permutation& out) {
   SortArgs args{};
   args.expert_ids = expert_ids;
   args.gate_weights = gate_weights;
@@ -155,17 +157,29 @@ void sort_assignments(const PermutationConfig& config, const DeviceState& device
   args.block_rows = config.block_rows;
   args.first_local_expert = config.first_local_expert;
   args.num_experts = config.num_local();
-  args.capacity = capacity;
-  args.block_tokens = num_tokens;
+  args.capacity =
+      capacity_rows(config.capacity, expert_ids.rows, config.top_k, config.num_experts);
+  args.block_tokens = expert_ids.rows;
   args.num_blocks = 1;
-  const bool by_weight = capacity < assignments && drops_by_weight(config);
-  const Launches launches(args, device, stream, most_warps(config));
-  if (is_small(config, num_tokens) && !by_weight) return launches.sort_small();
+  return args;
+}
+
+bool sorts_in_one_block(const PermutationConfig& config, const SortArgs& args) {
+  const int64_t num_tokens = args.expert_ids.rows;
+  const bool may_drop = args.capacity < num_tokens * config.top_k;
+  return is_small(config, num_tokens) && !(may_drop && drops_by_weight(config));
+}
+
+void sort_assignments(const PermutationConfig& config, const DeviceState& device, SortArgs args,
+                      std::byte* workspace, StreamView stream, bool overlaps) {
+  const int64_t num_tokens = args.expert_ids.rows;
+  const Launches launches(args, device, stream, most_warps(config), overlaps);
+  if (sorts_in_one_block(config, args)) return launches.sort_small();
   args.block_tokens = block_tokens(config, num_tokens);
   args.num_blocks = ceil_div(num_tokens, args.block_tokens);
   WorkspaceParts parts(workspace);
   take_parts(parts, config, num_tokens, args);
-  if (!by_weight) args.group_keys = nullptr;
+  if (args.capacity >= num_tokens * config.top_k) args.group_keys = nullptr;
   launches.sort_large();
 }
 

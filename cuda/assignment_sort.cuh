@@ -6,6 +6,7 @@
 // its warp. Nothing is claimed by an atomic whose order could show.
 #pragma once
 
+#include "cuda/numerics.cuh"
 #include "cuda/permutation.cuh"
 #include "switchyard/permutation.h"
 
@@ -278,6 +279,75 @@ __device__ inline void add_fully_dropped(const SortArgs& args, const TokenRange&
   if (lane_index() == 0 && count != 0) {
     atomicAdd(reinterpret_cast<unsigned long long*>(&args.out.totals->fully_dropped_tokens),
               static_cast<unsigned long long>(count));
+  }
+}
+
+/// Orders as the weights do: -0 equals +0, and NaN comes before everything else.
+__device__ __forceinline__ uint32_t weight_key(float weight) {
+  return weight != weight ? 0 : ordered_bits(weight);
+}
+
+/// Puts an assignment at `position` of its expert's group.
+__device__ __forceinline__ void group_assignment(const SortArgs& args, uint32_t expert,
+                                                 int64_t position, int64_t assignment) {
+  const int64_t token = assignment / args.top_k;
+  const int64_t slot = assignment - token * args.top_k;
+  const int64_t place = args.group_begins[expert] + position;
+  args.group_keys[place] = weight_key(gate_weight_at(args.gate_weights, token, slot));
+  args.group_assignments[place] = assignment;
+}
+
+/// Turns places within warps into rows, or groups the assignments for the choice by weight. The
+/// counts are those of the warps before; `positions` are those of the blocks before, or null.
+__device__ inline void place_assignments(const SortArgs& args, const TokenRange& tokens,
+                                         const uint32_t* counts, const int64_t* positions) {
+  const uint32_t none = static_cast<uint32_t>(args.num_experts);
+  const uint32_t* const counts_of_warp = counts + warp_index_in_block() * args.num_experts;
+  const int64_t first_assignment = tokens.first * args.top_k;
+  const WarpShare share = share_of_warp(tokens);
+  for (uint32_t begin = share.begin; begin < share.end; begin += kRoundsAtOnce * kWarpSize) {
+    uint32_t experts[kRoundsAtOnce];
+    int64_t places[kRoundsAtOnce];
+#pragma unroll
+    for (int round = 0; round < kRoundsAtOnce; ++round) {
+      const uint32_t index = index_in_round(begin, round);
+      experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
+      places[round] = experts[round] == none ? 0 : row_at(args, tokens, index);
+    }
+#pragma unroll
+    for (int round = 0; round < kRoundsAtOnce; ++round) {
+      const uint32_t index = index_in_round(begin, round);
+      const uint32_t expert = experts[round];
+      if (expert == none) continue;
+      const int64_t position =
+          places[round] + counts_of_warp[expert] + (positions == nullptr ? 0 : positions[expert]);
+      const int64_t assignment = first_assignment + index;
+      if (args.drops_by_weight()) {
+        group_assignment(args, expert, position, assignment);
+      } else {
+        row_at(args, tokens, index) =
+            position < args.capacity ? give_row(args, expert, position, assignment) : -1;
+      }
+    }
+  }
+}
+
+/// One block sorts a whole batch. `counts` are [warps][num_experts] in shared memory, `warp_sums`
+/// kMaxWarps of it.
+__device__ inline void sort_in_block(const SortArgs& args, uint32_t* counts, int64_t* warp_sums) {
+  const TokenRange tokens = tokens_of_block(args);
+  clear_counters(counts, warps_per_block() * args.num_experts);
+  __syncthreads();
+  rank_in_warps(args, tokens, counts);
+  __syncthreads();
+  lay_out(args, warp_sums,
+          [&](int expert) { return scan_warps(counts, args.num_experts, expert); });
+  __syncthreads();
+  place_assignments(args, tokens, counts, nullptr);
+  fill_unused(args);
+  if (args.may_drop()) {
+    __syncthreads();
+    add_fully_dropped(args, tokens);
   }
 }
 

@@ -8,65 +8,18 @@ namespace switchyard::cuda {
 
 inline constexpr int kSortThreads = 32 * kMaxWarps;
 
-/// Turns places within warps into rows, or groups the assignments for the choice by weight. The
-/// counts are those of the warps before; `positions` are those of the blocks before, or null.
-__device__ inline void place_assignments(const SortArgs& args, const TokenRange& tokens,
-                                         const uint32_t* counts, const int64_t* positions) {
-  const uint32_t none = static_cast<uint32_t>(args.num_experts);
-  const uint32_t* const counts_of_warp = counts + warp_index_in_block() * args.num_experts;
-  const int64_t first_assignment = tokens.first * args.top_k;
-  const WarpShare share = share_of_warp(tokens);
-  for (uint32_t begin = share.begin; begin < share.end; begin += kRoundsAtOnce * kWarpSize) {
-    uint32_t experts[kRoundsAtOnce];
-    int64_t places[kRoundsAtOnce];
-#pragma unroll
-    for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = index_in_round(begin, round);
-      experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
-      places[round] = experts[round] == none ? 0 : row_at(args, tokens, index);
-    }
-#pragma unroll
-    for (int round = 0; round < kRoundsAtOnce; ++round) {
-      const uint32_t index = index_in_round(begin, round);
-      const uint32_t expert = experts[round];
-      if (expert == none) continue;
-      const int64_t position =
-          places[round] + counts_of_warp[expert] + (positions == nullptr ? 0 : positions[expert]);
-      const int64_t assignment = first_assignment + index;
-      if (args.drops_by_weight()) {
-        group_assignment(args, expert, position, assignment);
-      } else {
-        row_at(args, tokens, index) =
-            position < args.capacity ? give_row(args, expert, position, assignment) : -1;
-      }
-    }
-  }
-}
-
-/// One block sorts a whole batch.
 __global__ void __launch_bounds__(kSortThreads) sort_small_kernel(SortArgs args) {
-  SWITCHYARD_DYNAMIC_SHARED(uint32_t, counts);  // [warps][num_experts]
+  SWITCHYARD_DYNAMIC_SHARED(uint32_t, counts);
   SWITCHYARD_SHARED(int64_t, warp_sums, [kMaxWarps]);
-  const TokenRange tokens = tokens_of_block(args);
-  clear_counters(counts, warps_per_block() * args.num_experts);
-  __syncthreads();
-  rank_in_warps(args, tokens, counts);
-  __syncthreads();
-  lay_out(args, warp_sums,
-          [&](int expert) { return scan_warps(counts, args.num_experts, expert); });
-  __syncthreads();
-  place_assignments(args, tokens, counts, nullptr);
-  fill_unused(args);
-  if (args.may_drop()) {
-    __syncthreads();
-    add_fully_dropped(args, tokens);
-  }
+  wait_for_previous_grid();
+  sort_in_block(args, counts, warp_sums);
 }
 
 /// Counts each block's assignments by expert into positions[block].
 __global__ void __launch_bounds__(kSortThreads) count_kernel(SortArgs args) {
   SWITCHYARD_DYNAMIC_SHARED(uint32_t, counts);  // [num_experts]
-  let_next_grid_start();
+  wait_for_previous_grid();
+  let_next_grid_start();  // not before the ids are there, which later kernels read at once
   const TokenRange tokens = tokens_of_block(args);
   clear_counters(counts, args.num_experts);
   __syncthreads();

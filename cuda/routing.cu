@@ -2,25 +2,24 @@
 
 #include <algorithm>
 
-#include "cuda/device_state.h"
 #include "cuda/routing_kernels.cuh"
+#include "cuda/routing_launcher.h"
 
 namespace switchyard::cuda {
+
+struct RouteKernelChoice {
+  int per_lane;  ///< experts that a lane holds
+  void (*kernel)(RouteTask);
+};
+
 namespace {
 
-using RouteKernel = void (*)(RouteTask);
-
-/// Kernels by the experts that a lane holds.
-struct KernelChoice {
-  int per_lane;
-  RouteKernel kernel;
-};
-constexpr KernelChoice kKernels[] = {
+constexpr RouteKernelChoice kKernels[] = {
     {1, route_kernel<1>},   {2, route_kernel<2>},   {4, route_kernel<4>},  {8, route_kernel<8>},
     {16, route_kernel<16>}, {32, route_kernel<32>}, {64, route_kernel<64>}};
 
-const KernelChoice& kernel_for(int num_experts) {
-  for (const KernelChoice& choice : kKernels) {
+const RouteKernelChoice& kernel_for(int num_experts) {
+  for (const RouteKernelChoice& choice : kKernels) {
     if (choice.per_lane * kWarpSize >= num_experts) return choice;
   }
   return kKernels[std::size(kKernels) - 1];
@@ -43,111 +42,125 @@ unsigned long long* counters(int64_t* values) {
   return reinterpret_cast<unsigned long long*>(values);
 }
 
+/// What a kernel may use without being opted in, less its static part.
+constexpr int64_t kMaxSharedBytes =
+    48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) - 64;
+
+constexpr unsigned kClearBlocks = 4;
+constexpr unsigned kClearThreads = 512;
+
+/// A task that wants all that a call may want.
+RouteTask largest_task(const RouterConfig& config) {
+  static unsigned long long wanted = 0;
+  RouteTask task;
+  task.config = config;
+  task.group_terms = limited_group_terms(config);
+  task.tokens_per_expert = task.loss_sums = &wanted;
+  return task;
+}
+
+/// Warps of a block that fit in its shared memory whatever a call wants.
+int most_warps(const RouterConfig& config) {
+  const RouteTask task = largest_task(config);
+  int warps = kMaxRouteWarps;
+  while (warps > 1 && route_shared_bytes(task, warps) > kMaxSharedBytes) warps /= 2;
+  return warps;
+}
+
 class CudaRouter final : public Router::Implementation {
  public:
   explicit CudaRouter(const RouterConfig& router_config)
-      : Implementation(router_config, Backend::kCuda), choice_(kernel_for(config.num_experts)) {
-    // The most shared memory that a call may want.
-    RouteTask task;
-    task.config = config;
-    task.group_terms = limited_group_terms(config);
-    unsigned long long wanted = 0;
-    task.tokens_per_expert = task.loss_sums = &wanted;
-    while (num_warps_ > 1 && route_shared_bytes(task, num_warps_) > kMaxSharedBytes) {
-      num_warps_ /= 2;
-    }
-    int blocks = 0;
-    device_.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-                      &blocks, choice_.kernel, num_warps_ * kWarpSize,
-                      static_cast<std::size_t>(route_shared_bytes(task, num_warps_))),
-                  "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    max_blocks_ = int64_t{std::max(blocks, 1)} * device_.num_multiprocessors();
-  }
+      : Implementation(router_config, Backend::kCuda), launcher_(config, device_) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
   void route(const RoutingInputs& inputs, const RoutingResult& result, std::span<std::byte>,
              StreamView stream) const override {
-    check_arguments(inputs, result, stream);
-    const RouteTask task{.config = config,
-                         .logits = inputs.logits,
-                         .bias = inputs.selection_bias.data,
-                         .token_mask = inputs.token_mask.data,
-                         .expert_mask = inputs.expert_mask.data,
-                         .expert_ids = result.expert_ids,
-                         .gate_weights = result.gate_weights,
-                         .tokens_per_expert = counters(result.tokens_per_expert.data),
-                         .num_degenerate_rows = counters(result.num_degenerate_rows),
-                         .loss_sums = counters(result.loss_sums.data),
-                         .on_logits = selects_on_logits(config, !inputs.selection_bias.empty()),
-                         .aligned_rows = has_aligned_rows(inputs.logits, choice_.per_lane),
-                         .group_terms = limited_group_terms(config)};
-    launch_kernels(task, stream);
+    device_.check_usable(stream);
+    launcher_.check_memory(inputs, result);
+    launcher_.enqueue(launcher_.task(inputs, result), stream);
   }
 
  private:
-  /// What a kernel may use without being opted in, less its static part.
-  static constexpr int64_t kMaxSharedBytes =
-      48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) - 64;
-
-  void check_arguments(const RoutingInputs& inputs, const RoutingResult& result,
-                       StreamView stream) const {
-    device_.check_usable(stream);
-    const auto alignment_of = [](DataType type) { return static_cast<std::size_t>(size_of(type)); };
-    device_.check_memory("logits", inputs.logits.data, alignment_of(inputs.logits.dtype));
-    device_.check_memory("selection_bias", inputs.selection_bias.data, alignof(float));
-    device_.check_memory("token_mask", inputs.token_mask.data, 1);
-    device_.check_memory("expert_mask", inputs.expert_mask.data, 1);
-    device_.check_memory("expert_ids", result.expert_ids.data, alignof(int32_t));
-    device_.check_memory("gate_weights", result.gate_weights.data,
-                         alignment_of(result.gate_weights.dtype));
-    device_.check_memory("tokens_per_expert", result.tokens_per_expert.data, alignof(int64_t));
-    device_.check_memory("num_degenerate_rows", result.num_degenerate_rows, alignof(int64_t));
-    device_.check_memory("loss_sums", result.loss_sums.data, alignof(int64_t));
-  }
-
-  void launch_kernels(const RouteTask& task, StreamView stream) const {
-    const int64_t num_tokens = task.logits.rows;
-    const bool has_sums = task.tokens_per_expert != nullptr || task.loss_sums != nullptr ||
-                          task.num_degenerate_rows != nullptr;
-    if (num_tokens == 0 && !has_sums) return;
-    // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
-    // over the device before blocks are filled.
-    int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
-    if (num_tokens > num_warps_) {
-      const int64_t share = (num_tokens - 1) / device_.num_multiprocessors() + 1;
-      warps = std::min<int64_t>(share, num_warps_);
-    }
-    const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
-    const bool clears = has_sums && blocks > 1;
-    if (clears) {
-      device_.check(
-          SWITCHYARD_LAUNCH(clear_route_sums,
-                            {.grid = kClearBlocks, .block = kClearThreads, .stream = stream.get()},
-                            task),
-          "launch of clear_route_sums");
-    }
-    device_.check(
-        SWITCHYARD_LAUNCH(choice_.kernel,
-                          {.grid = static_cast<unsigned>(blocks),
-                           .block = static_cast<unsigned>(warps * kWarpSize),
-                           .shared_bytes = route_shared_bytes(task, static_cast<int>(warps)),
-                           .stream = stream.get(),
-                           .dependent = clears && device_.chains_launches()},
-                          task),
-        "launch of route_kernel");
-  }
-
-  static constexpr unsigned kClearBlocks = 4;
-  static constexpr unsigned kClearThreads = 512;
-
-  DeviceState device_;
-  KernelChoice choice_;
-  int num_warps_ = kMaxRouteWarps;
-  int64_t max_blocks_ = 1;
+  const DeviceState device_;
+  const RoutingLauncher launcher_;
 };
 
 }  // namespace
+
+RoutingLauncher::RoutingLauncher(const RouterConfig& config, const DeviceState& device)
+    : config_(config),
+      device_(device),
+      choice_(kernel_for(config.num_experts)),
+      num_warps_(most_warps(config)) {
+  int blocks = 0;
+  device_.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                    &blocks, choice_.kernel, num_warps_ * kWarpSize,
+                    static_cast<std::size_t>(route_shared_bytes(largest_task(config), num_warps_))),
+                "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  max_blocks_ = int64_t{std::max(blocks, 1)} * device_.num_multiprocessors();
+}
+
+void RoutingLauncher::check_memory(const RoutingInputs& inputs, const RoutingResult& result) const {
+  const auto alignment_of = [](DataType type) { return static_cast<std::size_t>(size_of(type)); };
+  device_.check_memory("logits", inputs.logits.data, alignment_of(inputs.logits.dtype));
+  device_.check_memory("selection_bias", inputs.selection_bias.data, alignof(float));
+  device_.check_memory("token_mask", inputs.token_mask.data, 1);
+  device_.check_memory("expert_mask", inputs.expert_mask.data, 1);
+  device_.check_memory("expert_ids", result.expert_ids.data, alignof(int32_t));
+  device_.check_memory("gate_weights", result.gate_weights.data,
+                       alignment_of(result.gate_weights.dtype));
+  device_.check_memory("tokens_per_expert", result.tokens_per_expert.data, alignof(int64_t));
+  device_.check_memory("num_degenerate_rows", result.num_degenerate_rows, alignof(int64_t));
+  device_.check_memory("loss_sums", result.loss_sums.data, alignof(int64_t));
+}
+
+RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult& result) const {
+  return {.config = config_,
+          .logits = inputs.logits,
+          .bias = inputs.selection_bias.data,
+          .token_mask = inputs.token_mask.data,
+          .expert_mask = inputs.expert_mask.data,
+          .expert_ids = result.expert_ids,
+          .gate_weights = result.gate_weights,
+          .tokens_per_expert = counters(result.tokens_per_expert.data),
+          .num_degenerate_rows = counters(result.num_degenerate_rows),
+          .loss_sums = counters(result.loss_sums.data),
+          .on_logits = selects_on_logits(config_, !inputs.selection_bias.empty()),
+          .aligned_rows = has_aligned_rows(inputs.logits, choice_.per_lane),
+          .group_terms = limited_group_terms(config_)};
+}
+
+void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
+  const int64_t num_tokens = task.logits.rows;
+  const bool has_sums = task.tokens_per_expert != nullptr || task.loss_sums != nullptr ||
+                        task.num_degenerate_rows != nullptr;
+  if (num_tokens == 0 && !has_sums) return;
+  // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
+  // over the device before blocks are filled.
+  int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
+  if (num_tokens > num_warps_) {
+    const int64_t share = (num_tokens - 1) / device_.num_multiprocessors() + 1;
+    warps = std::min<int64_t>(share, num_warps_);
+  }
+  const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
+  const bool clears = has_sums && blocks > 1;
+  if (clears) {
+    device_.check(SWITCHYARD_LAUNCH(
+                      clear_route_sums,
+                      {.grid = kClearBlocks, .block = kClearThreads, .stream = stream.get()}, task),
+                  "launch of clear_route_sums");
+  }
+  device_.check(
+      SWITCHYARD_LAUNCH(choice_.kernel,
+                        {.grid = static_cast<unsigned>(blocks),
+                         .block = static_cast<unsigned>(warps * kWarpSize),
+                         .shared_bytes = route_shared_bytes(task, static_cast<int>(warps)),
+                         .stream = stream.get(),
+                         .dependent = clears && device_.chains_launches()},
+                        task),
+      "launch of route_kernel");
+}
 
 std::unique_ptr<Router::Implementation> make_cuda_router(const RouterConfig& config) {
   return std::make_unique<CudaRouter>(config);

@@ -3,27 +3,11 @@
 #pragma once
 
 #include "cuda/assignment_sort.cuh"
-#include "cuda/numerics.cuh"
 
 namespace switchyard::cuda {
 
 inline constexpr int kCutThreads = 512;
 inline constexpr int kNumDigits = 256;
-
-/// Orders as the weights do: -0 equals +0, and NaN comes before everything else.
-__device__ __forceinline__ uint32_t weight_key(float weight) {
-  return weight != weight ? 0 : ordered_bits(weight);
-}
-
-/// Puts an assignment at `position` of its expert's group.
-__device__ __forceinline__ void group_assignment(const SortArgs& args, uint32_t expert,
-                                                 int64_t position, int64_t assignment) {
-  const int64_t token = assignment / args.top_k;
-  const int64_t slot = assignment - token * args.top_k;
-  const int64_t place = args.group_begins[expert] + position;
-  args.group_keys[place] = weight_key(gate_weight_at(args.gate_weights, token, slot));
-  args.group_assignments[place] = assignment;
-}
 
 /// Larger keys are all kept, and of the equal ones the first `ties`.
 struct WeightCutoff {

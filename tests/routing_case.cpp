@@ -107,7 +107,8 @@ RoutingInputs RoutingBatch::inputs(int64_t begin, int64_t end) const {
   return inputs;
 }
 
-RoutedBatch route(const Router& router, const RoutingCase& c, const RoutingInputs& inputs) {
+RoutedBatch route_guarded(const RoutingCase& c, const RoutingInputs& inputs,
+                          int64_t workspace_bytes, const RouteCall& call) {
   const int64_t rows = inputs.logits.rows;
   const int64_t slots = c.config.num_slots();
   const int64_t stride = slots + c.output_padding;
@@ -118,7 +119,7 @@ RoutedBatch route(const Router& router, const RoutingCase& c, const RoutingInput
   const int64_t loss_size = router_loss_sums_size(c.config.num_experts);
   Guarded<int64_t> losses(1, loss_size, loss_size);
   Guarded<int64_t> degenerate(1, 1, 1);
-  Guarded<std::byte> workspace(1, router.workspace_bytes(rows), router.workspace_bytes(rows));
+  Guarded<std::byte> workspace(1, workspace_bytes, workspace_bytes);
 
   RoutingResult result;
   result.expert_ids = ids.matrix();
@@ -127,8 +128,7 @@ RoutedBatch route(const Router& router, const RoutingCase& c, const RoutingInput
   if (c.with_counts) result.tokens_per_expert = counts.vector();
   if (c.with_counts) result.num_degenerate_rows = degenerate.vector().data;
   if (c.with_losses) result.loss_sums = losses.vector();
-  router.route(inputs, result,
-               {workspace.vector().data, static_cast<size_t>(router.workspace_bytes(rows))});
+  call(result, {workspace.vector().data, static_cast<size_t>(workspace_bytes)});
   finish_backends();
 
   RoutedBatch out;
@@ -148,6 +148,14 @@ RoutedBatch route(const Router& router, const RoutingCase& c, const RoutingInput
                       counts.intact() && losses.intact() && degenerate.intact() &&
                       workspace.intact();
   return out;
+}
+
+RoutedBatch route(const Router& router, const RoutingCase& routing_case,
+                  const RoutingInputs& inputs) {
+  return route_guarded(routing_case, inputs, router.workspace_bytes(inputs.logits.rows),
+                       [&](const RoutingResult& result, std::span<std::byte> workspace) {
+                         router.route(inputs, result, workspace);
+                       });
 }
 
 RoutedBatch route(const Router& router, const RoutingCase& routing_case) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,6 +63,11 @@ struct RoutedBatch {
   std::vector<int64_t> loss_sums;
   bool guards_intact = true;
 };
+
+/// What a call writes to a case's guarded results, with a workspace of that many bytes.
+using RouteCall = std::function<void(const RoutingResult&, std::span<std::byte> workspace)>;
+RoutedBatch route_guarded(const RoutingCase& routing_case, const RoutingInputs& inputs,
+                          int64_t workspace_bytes, const RouteCall& call);
 
 RoutedBatch route(const Router& router, const RoutingCase& routing_case,
                   const RoutingInputs& inputs);

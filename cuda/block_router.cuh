@@ -1,0 +1,109 @@
+// Routes a block's share of the tokens: its shared memory, its rows, its part of the sums.
+#pragma once
+
+#include "cuda/intrinsics.cuh"
+#include "cuda/routing_task.cuh"
+#include "cuda/row_router.cuh"
+
+namespace switchyard::cuda {
+
+inline constexpr int kMaxRouteWarps = 8;  ///< of a block
+
+/// Bytes of a block's dynamic shared memory, as BlockMemory hands them out.
+inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
+  int64_t bytes = 0;
+  if (task.loss_sums != nullptr) bytes += router_loss_sums_size(task.config.num_experts) * 8;
+  if (task.group_terms > 0) {
+    bytes += num_warps * (int64_t{task.config.num_experts} + task.config.num_groups) * 4;
+  }
+  if (task.tokens_per_expert != nullptr) bytes += int64_t{task.config.num_expert_ids()} * 4;
+  return bytes;
+}
+
+/// The parts of a block's shared memory that depend on the task.
+struct BlockMemory {
+  BlockTally tally{};
+  GroupScratch groups{};  ///< of this warp
+
+  __device__ BlockMemory(const RouteTask& task, unsigned char* memory) {
+    const RouterConfig& config = task.config;
+    if (task.loss_sums != nullptr) {
+      tally.loss_sums = reinterpret_cast<unsigned long long*>(memory);
+      memory += router_loss_sums_size(config.num_experts) * 8;
+    }
+    if (task.group_terms > 0) {
+      const int64_t keys = int64_t{config.num_experts} + config.num_groups;
+      auto* const first = reinterpret_cast<uint32_t*>(memory);
+      groups.row = first + warp_index_in_block() * keys;
+      groups.groups = groups.row + config.num_experts;
+      memory += warps_per_block() * keys * 4;
+    }
+    if (task.tokens_per_expert != nullptr) tally.tokens_per_expert = reinterpret_cast<int*>(memory);
+  }
+};
+
+/// Adds a block's sum to the batch's; the only block of a grid writes it instead.
+__device__ inline void add_block_sum(unsigned long long* total, unsigned long long sum) {
+  if (gridDim.x == 1) {
+    *total = sum;
+  } else if (sum != 0) {
+    atomicAdd(total, sum);
+  }
+}
+
+/// The same of all that was asked for.
+__device__ inline void add_block_sums(const RouteTask& task, const BlockTally& tally,
+                                      int num_degenerate_rows) {
+  const auto first = static_cast<int>(threadIdx.x);
+  const auto step = static_cast<int>(blockDim.x);
+  if (tally.tokens_per_expert != nullptr) {
+    for (int i = first; i < task.config.num_expert_ids(); i += step) {
+      add_block_sum(&task.tokens_per_expert[i],
+                    static_cast<unsigned long long>(tally.tokens_per_expert[i]));
+    }
+  }
+  if (tally.loss_sums != nullptr) {
+    const auto size = static_cast<int>(router_loss_sums_size(task.config.num_experts));
+    for (int i = first; i < size; i += step) add_block_sum(&task.loss_sums[i], tally.loss_sums[i]);
+  }
+  if (task.num_degenerate_rows != nullptr && first == 0) {
+    add_block_sum(task.num_degenerate_rows, static_cast<unsigned long long>(num_degenerate_rows));
+  }
+}
+
+/// Zeroes a block's sums. For whole blocks; a barrier follows before anything is added.
+__device__ inline void clear_block_sums(const RouteTask& task, const BlockTally& tally) {
+  const auto first = static_cast<int>(threadIdx.x);
+  const auto step = static_cast<int>(blockDim.x);
+  if (tally.tokens_per_expert != nullptr) {
+    for (int i = first; i < task.config.num_expert_ids(); i += step) tally.tokens_per_expert[i] = 0;
+  }
+  if (tally.loss_sums != nullptr) {
+    const auto size = static_cast<int>(router_loss_sums_size(task.config.num_experts));
+    for (int i = first; i < size; i += step) tally.loss_sums[i] = 0;
+  }
+}
+
+/// Routes the tokens of this block, a warp one token at a time; lane l holds up to four neighbouring
+/// experts of every 128. `selection` has an element for every warp.
+template <int kPerLane>
+__device__ void route_tokens(const RouteTask& task, const BlockMemory& block,
+                             SelectionScratch* selection, int& num_degenerate_rows) {
+  clear_block_sums(task, block.tally);
+  if (threadIdx.x == 0) num_degenerate_rows = 0;
+  __syncthreads();
+
+  WarpScratch scratch{selection[warp_index_in_block()], block.groups};
+  const int64_t num_warps = static_cast<int64_t>(gridDim.x) * warps_per_block();
+  for (int64_t token = global_warp_index(); token < task.logits.rows; token += num_warps) {
+    if (task.token_mask != nullptr && task.token_mask[token] == 0) {
+      store_padding(task, token);
+      continue;
+    }
+    const bool degenerate = route_row<kPerLane>(task, token, block.tally, scratch);
+    if (degenerate && lane_index() == 0) atomicAdd(&num_degenerate_rows, 1);
+    store_shared_experts(task, block.tally, token);
+  }
+}
+
+}  // namespace switchyard::cuda

@@ -1,0 +1,184 @@
+// Routing and sorting in one call equals one after the other by the reference.
+#include "switchyard/sorting_router.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <ostream>
+
+#include "switchyard/errors.h"
+#include "tests/backend_variants.h"
+#include "tests/guarded.h"
+#include "tests/routing_case.h"
+
+namespace switchyard::test {
+namespace {
+
+/// A permutation's arrays between guards.
+class SortedArrays {
+ public:
+  SortedArrays(const PermutationConfig& config, const PermutationSizes& sizes, int64_t num_tokens)
+      : tokens_per_expert_(vector<int64_t>(config.num_local())),
+        expert_offsets_(vector<int64_t>(config.num_local() + 1)),
+        row_to_assignment_(vector<int64_t>(sizes.num_rows)),
+        assignment_to_row_(num_tokens, config.top_k, config.top_k + 3),
+        block_experts_(vector<int32_t>(sizes.num_blocks)),
+        totals_(vector<PermutationTotals>(1)) {}
+
+  [[nodiscard]] Permutation view() {
+    return {tokens_per_expert_.vector(), expert_offsets_.vector(), row_to_assignment_.vector(),
+            assignment_to_row_.matrix(), block_experts_.vector(),  totals_.vector().data};
+  }
+  [[nodiscard]] bool intact() const {
+    return tokens_per_expert_.intact() && expert_offsets_.intact() && row_to_assignment_.intact() &&
+           assignment_to_row_.intact() && block_experts_.intact() && totals_.intact();
+  }
+  [[nodiscard]] bool untouched() const {
+    return tokens_per_expert_.untouched() && expert_offsets_.untouched() &&
+           row_to_assignment_.untouched() && assignment_to_row_.untouched() &&
+           block_experts_.untouched() && totals_.untouched();
+  }
+  /// Compares all elements.
+  void expect_equal(const SortedArrays& expected) const {
+    EXPECT_EQ(tokens_per_expert_.dense(), expected.tokens_per_expert_.dense());
+    EXPECT_EQ(expert_offsets_.dense(), expected.expert_offsets_.dense());
+    EXPECT_EQ(row_to_assignment_.dense(), expected.row_to_assignment_.dense());
+    EXPECT_EQ(assignment_to_row_.dense(), expected.assignment_to_row_.dense());
+    EXPECT_EQ(block_experts_.dense(), expected.block_experts_.dense());
+    EXPECT_EQ(totals_.dense(), expected.totals_.dense());
+  }
+
+ private:
+  template <typename T>
+  static Guarded<T> vector(int64_t size) {
+    return {1, size, size};
+  }
+
+  Guarded<int64_t> tokens_per_expert_;
+  Guarded<int64_t> expert_offsets_;
+  Guarded<int64_t> row_to_assignment_;
+  Guarded<int64_t> assignment_to_row_;
+  Guarded<int32_t> block_experts_;
+  Guarded<PermutationTotals> totals_;
+};
+
+struct Setting {
+  const char* name;
+  RouterConfig routing;
+  PermutationConfig sorting{};  ///< without experts and slots
+};
+
+void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
+
+PermutationConfig sorting_of(const Setting& setting) {
+  PermutationConfig config = setting.sorting;
+  config.num_experts = setting.routing.num_expert_ids();
+  config.top_k = setting.routing.num_slots();
+  return config;
+}
+
+constexpr ExpertCapacity kByPosition{.mode = ExpertCapacity::Mode::kFactor, .factor = 0.8};
+constexpr ExpertCapacity kByWeight{
+    .mode = ExpertCapacity::Mode::kFactor, .factor = 0.8, .drop_policy = DropPolicy::kWeight};
+
+constexpr Setting kSettings[] = {
+    {"OneExpert", {.num_experts = 1, .top_k = 1}},
+    {"Mixtral", {.num_experts = 8, .top_k = 2}, {.block_rows = 16}},
+    {"SharedExperts", {.num_experts = 60, .top_k = 4, .num_shared_experts = 4}, {.block_rows = 64}},
+    {"ByPosition", {.num_experts = 128, .top_k = 8}, {.capacity = kByPosition}},
+    {"ByWeight", {.num_experts = 128, .top_k = 8, .renormalize = false}, {.capacity = kByWeight}},
+    {"Groups",
+     {.num_experts = 256,
+      .top_k = 8,
+      .score_function = ScoreFunction::kSigmoid,
+      .num_groups = 8,
+      .top_groups = 4,
+      .group_score = GroupScore::kTop2Sum,
+      .num_shared_experts = 1},
+     {.block_rows = 128}},
+    {"LocalExperts",
+     {.num_experts = 512, .top_k = 10},
+     {.first_local_expert = 128, .num_local_experts = 64}},
+    {"NoLocalExperts", {.num_experts = 40, .top_k = 3}, {.num_local_experts = 0}},
+    {"Largest", {.num_experts = 2048, .top_k = 64, .num_shared_experts = 64}},
+};
+
+class SortingRouters : public ::testing::TestWithParam<Setting> {};
+
+TEST_P(SortingRouters, GiveTheBytesOfRoutingAndThenSorting) {
+  const RouterConfig& routing = GetParam().routing;
+  const PermutationConfig sorting = sorting_of(GetParam());
+  const Router router(routing, Backend::kReference);
+  const Permuter permuter(sorting, Backend::kReference);
+  for (const int64_t num_tokens : {0, 1, 7, 16, 17, 90}) {
+    const RoutingCase c{
+        .config = routing,
+        .num_tokens = num_tokens,
+        .distribution = Distribution::kHeavyTies,
+        .weight_dtype = num_tokens % 2 == 0 ? DataType::kFloat32 : DataType::kBFloat16,
+        .with_token_mask = num_tokens > 7,
+        .output_padding = num_tokens % 3,
+        .with_losses = num_tokens == 16};
+    const RoutingBatch batch(c);
+    const PermutationSizes sizes = permuter.sizes(num_tokens);
+    SortedArrays expected_arrays(sorting, sizes, num_tokens);
+    const RoutedBatch expected = route_guarded(
+        c, batch.inputs(), permuter.workspace_bytes(num_tokens),
+        [&](const RoutingResult& result, std::span<std::byte> workspace) {
+          router.route(batch.inputs(), result);
+          permuter.sort(result.expert_ids, result.gate_weights, expected_arrays.view(), workspace);
+        });
+    for (const BackendVariant& variant : backend_variants()) {
+      SCOPED_TRACE(variant.name + ", " + describe(c));
+      const ScopedCpuTarget target(variant.target);
+      const SortingRouter both(routing, sorting, variant.backend, variant.threads);
+      SortedArrays arrays(sorting, sizes, num_tokens);
+      const RoutedBatch actual =
+          route_guarded(c, batch.inputs(), both.workspace_bytes(num_tokens),
+                        [&](const RoutingResult& result, std::span<std::byte> workspace) {
+                          both.route(batch.inputs(), result, arrays.view(), workspace);
+                        });
+      EXPECT_EQ(difference(expected, actual), "");
+      EXPECT_TRUE(arrays.intact());
+      arrays.expect_equal(expected_arrays);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Settings, SortingRouters, ::testing::ValuesIn(kSettings),
+                         [](const auto& setting) { return setting.param.name; });
+
+TEST(SortingRouter, ConfigsThatDisagreeAreRefused) {
+  const auto refusal = [](int32_t num_experts, int32_t top_k) -> std::string {
+    try {
+      const SortingRouter router({.num_experts = 8, .top_k = 2, .num_shared_experts = 1},
+                                 {.num_experts = num_experts, .top_k = top_k},
+                                 backend_variants().front().backend);
+    } catch (const InvalidArgument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal(9, 3), "");
+  EXPECT_EQ(refusal(8, 3), "permutation.num_experts is 8, must be the router's 9 expert ids");
+  EXPECT_EQ(refusal(9, 2), "permutation.top_k is 2, must be the router's 3 slots");
+}
+
+TEST(SortingRouter, Contract10_NothingIsWrittenWhenThePermutationIsRefused) {
+  const Setting setting{"", {.num_experts = 8, .top_k = 2}};
+  const PermutationConfig sorting = sorting_of(setting);
+  const SortingRouter both(setting.routing, sorting, backend_variants().front().backend);
+  const RoutingCase c{.config = setting.routing, .num_tokens = 4};
+  const RoutingBatch batch(c);
+  SortedArrays arrays(sorting, both.permuter().sizes(5), 5);
+  Guarded<int32_t> ids(4, 2, 2);
+  Guarded<float> weights(4, 2, 2);
+  RoutingResult result;
+  result.expert_ids = ids.matrix();
+  result.gate_weights = weights.matrix();
+  EXPECT_THROW(both.route(batch.inputs(), result, arrays.view()), InvalidArgument);
+  EXPECT_TRUE(ids.untouched() && weights.untouched() && arrays.untouched());
+}
+
+}  // namespace
+}  // namespace switchyard::test
