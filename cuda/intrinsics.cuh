@@ -73,14 +73,18 @@ cudaError_t launch(void (*kernel)(Parameters...), const LaunchConfig& config,
 /// Waits until the grid before this one in the stream is done and its writes are visible. Costs
 /// nothing in a launch that is not `dependent`.
 __device__ __forceinline__ void wait_for_previous_grid() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDACC__)
+  simt::wait_for_previous_grid();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
 }
 
 /// Lets a `dependent` grid behind this one start once every block has called it or has ended.
 __device__ __forceinline__ void let_next_grid_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDACC__)
+  simt::let_next_grid_start();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }

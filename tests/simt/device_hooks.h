@@ -37,6 +37,10 @@ void after_atomic(bool changed);
 
 void memory_fence();
 
+/// A kernel waits for the one before it, which is done here anyway; those who watch want to know.
+void wait_for_previous_grid();
+void let_next_grid_start();
+
 /// A wait that a kernel asks for; counts as many atomics without effect.
 void pause();
 

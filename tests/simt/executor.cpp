@@ -138,7 +138,7 @@ void execute(const Launch& launch) {
   const Executing executing;
 
   if (race_observer != nullptr) {
-    race_observer->begin_launch(launch.call.get(), launch.call_bytes);
+    race_observer->begin_launch(launch);
   }
   const int64_t num_blocks = int64_t{gridDim.x} * gridDim.y * gridDim.z;
   const BlockOrder order(num_blocks);

@@ -1,5 +1,7 @@
 #include "tests/simt/fault_kernels.h"
 
+#include <vector>
+
 #include "cuda/intrinsics.cuh"
 
 namespace switchyard::test {
@@ -239,6 +241,56 @@ __device__ void sum_in_last_block(const FaultArguments& args) {
 __global__ void ticket_with_fence(FaultArguments args) { sum_in_last_block<true>(args); }
 __global__ void ticket_without_fence(FaultArguments args) { sum_in_last_block<false>(args); }
 
+// Launches that start before the one before them is done.
+
+__global__ void fill(FaultArguments args) {
+  cuda::let_next_grid_start();
+  args.out[global_index()] = 1;
+}
+
+__global__ void read_one(FaultArguments args) {
+  cuda::let_next_grid_start();
+  if (global_index() == 0) *args.ticket = static_cast<unsigned>(args.out[0]);
+}
+
+__global__ void read_before_wait(FaultArguments args) {
+  const int before = args.out[global_index()];
+  cuda::wait_for_previous_grid();
+  args.out[global_index()] = before + 1;
+}
+
+/// Its own name for a chain of three.
+__global__ void read_beside_two(FaultArguments args) {
+  const int before = args.out[global_index()];
+  cuda::wait_for_previous_grid();
+  args.out[global_index()] = before + 1;
+}
+
+__global__ void write_before_wait(FaultArguments args) {
+  args.out[global_index()] = 2;
+  cuda::wait_for_previous_grid();
+}
+
+__global__ void add_before_wait(FaultArguments args) {
+  atomicAdd(&args.out[0], 1);
+  cuda::wait_for_previous_grid();
+}
+
+__global__ void read_after_wait(FaultArguments args) {
+  cuda::wait_for_previous_grid();
+  ++args.out[global_index()];
+}
+
+__global__ void pass_on_at_once(FaultArguments) {
+  cuda::let_next_grid_start();
+  cuda::wait_for_previous_grid();
+}
+
+__global__ void pass_on_after_wait(FaultArguments) {
+  cuda::wait_for_previous_grid();
+  cuda::let_next_grid_start();
+}
+
 // The rest.
 
 [[gnu::noinline]] __device__ int recurse(int depth, volatile int* previous) {
@@ -311,6 +363,23 @@ constexpr NamedKernel kKernels[] = {
     {"warp_barriers", warp_barriers},
 };
 
+/// Launches of which all but the first are dependent. A wrong chain has its last kernel's name.
+struct NamedChain {
+  const char* name;
+  std::vector<void (*)(FaultArguments)> kernels;
+};
+
+const NamedChain kChains[] = {
+    {"read_before_wait", {fill, read_before_wait}},
+    {"write_before_wait", {read_one, write_before_wait}},
+    {"add_before_wait", {fill, add_before_wait}},
+    {"read_beside_two", {fill, pass_on_at_once, read_beside_two}},
+    // Correct:
+    {"read_after_wait", {fill, read_after_wait}},
+    {"pass_on_after_wait", {fill, pass_on_after_wait, read_before_wait}},
+    {"pass_on_at_once", {fill, pass_on_at_once, read_after_wait}},
+};
+
 }  // namespace
 
 cudaError_t launch_fault(const std::string& name, const FaultLaunch& launch,
@@ -321,6 +390,16 @@ cudaError_t launch_fault(const std::string& name, const FaultLaunch& launch,
                                   .stream = launch.stream};
   for (const NamedKernel& candidate : kKernels) {
     if (name == candidate.name) return SWITCHYARD_LAUNCH(candidate.kernel, config, arguments);
+  }
+  for (const NamedChain& chain : kChains) {
+    if (name != chain.name) continue;
+    cuda::LaunchConfig link = config;
+    for (auto* const kernel : chain.kernels) {
+      const cudaError_t error = SWITCHYARD_LAUNCH(kernel, link, arguments);
+      if (error != cudaSuccess) return error;
+      link.dependent = true;
+    }
+    return cudaSuccess;
   }
   return cudaErrorInvalidDeviceFunction;
 }

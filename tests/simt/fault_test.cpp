@@ -136,6 +136,10 @@ std::vector<PlantedFault> planted_faults() {
        {},
        {}},
       {"ticket_without_fence", kUnseen, kUnseen, race, {.num_blocks = 4}, {}, {}, 1 + 4 * kThreads},
+      {"read_before_wait", kUnseen, kUnseen, race, {}, {}, {}},
+      {"write_before_wait", kUnseen, kUnseen, race, {}, {}, {}},
+      {"add_before_wait", kUnseen, kUnseen, race, {}, {}, {}},
+      {"read_beside_two", kUnseen, kUnseen, race, {}, {}, {}},
       {"deep_recursion", overflow, overflow, overflow, {.num_threads = 1}, {.size = 4000}, {}},
       {"trap", trapped, trapped, trapped, {}, {}, {}},
   };
@@ -226,6 +230,14 @@ TEST_P(SimtCorrectKernels, MayOrderLanesByWarpBarriers) {
   require_success(launch_fault("warp_barriers", {}, {.out = out.data()}));
   const std::vector<int> got = out.download();
   for (int i = 0; i < 64; ++i) EXPECT_EQ(got[static_cast<size_t>(i)], 2 + (i ^ 1));
+}
+
+TEST_P(SimtCorrectKernels, MayStartBesideTheLaunchBefore) {
+  for (const char* chain : {"read_after_wait", "pass_on_after_wait", "pass_on_at_once"}) {
+    const DeviceArray<int> out(128);
+    require_success(launch_fault(chain, {.num_blocks = 2}, {.out = out.data()}));
+    EXPECT_EQ(out.download(), std::vector<int>(128, 2)) << chain;
+  }
 }
 
 class SimtMemory : public testing::Test {

@@ -42,6 +42,8 @@ struct Launch {
   size_t dynamic_shared_bytes = 0;
   std::shared_ptr<const KernelCall> call;
   size_t call_bytes = 0;  ///< of *call, which kernels may read
+  const void* stream = nullptr;
+  bool dependent = false;  ///< may start before the launch before it in the stream is done
 };
 
 /// Checks the launch as cudaLaunchKernelExC does and hands it to the stream.

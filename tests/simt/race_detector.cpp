@@ -6,6 +6,7 @@
 
 #include "tests/simt/device_hooks.h"
 #include "tests/simt/executor.h"
+#include "tests/simt/launch.h"
 #include "tests/simt/symbols.h"
 
 namespace switchyard::simt {
@@ -83,15 +84,19 @@ void RaceDetector::check_order(const Region& region, const char* address, Kind k
                                const Access& now, const Access& earlier, const char* what) const {
   if (clocks_.is_ordered(earlier, running_block(), running_thread(), region.shared)) return;
   const bool earlier_is_read = &earlier != &region.cell(address).write;
-  // A plain read beside an atomic is how kernels poll.
-  if (kind == Kind::kAtomic && (earlier.atomic != 0 || earlier_is_read)) return;
-  if (kind == Kind::kRead && earlier.atomic != 0) return;
+  // A plain read beside an atomic is how the blocks of a kernel poll.
+  const bool same_launch = region.shared || earlier.generation == now.generation;
+  if (same_launch) {
+    if (kind == Kind::kAtomic && (earlier.atomic != 0 || earlier_is_read)) return;
+    if (kind == Kind::kRead && earlier.atomic != 0) return;
+  }
   record_fault(FaultKind::kRace,
                where() +
                    (kind == Kind::kAtomic ? std::string("atomically changes ")
                                           : std::string(verb(kind == Kind::kWrite))) +
                    simt::describe(region, address) + ", at " + line_of(now.code) +
-                   ", and nothing orders that with the " + describe(earlier, what));
+                   ", and nothing orders that with the " + describe(earlier, what) +
+                   (same_launch ? "" : " in a launch that may still run"));
   abandon();
 }
 
@@ -170,9 +175,10 @@ void RaceDetector::aligned_access(const void* address, size_t bytes, bool write,
   access(address, bytes, write, code);
 }
 
-void RaceDetector::begin_launch(const void* call, size_t call_bytes) {
-  arguments_ = {byte_at(call), byte_at(call) + call_bytes};
-  clocks_.begin_launch();
+void RaceDetector::begin_launch(const Launch& launch) {
+  const char* const arguments = byte_at(launch.call.get());
+  arguments_ = {arguments, arguments + launch.call_bytes};
+  clocks_.begin_launch(launch.stream, launch.dependent);
   running_ = true;
 }
 
@@ -199,6 +205,14 @@ void RaceDetector::atomic(const void* address, size_t bytes, CallSite site) {
 
 void RaceDetector::fence() {
   if (running_thread() >= 0) clocks_.fence(running_thread());
+}
+
+void RaceDetector::waited_for_previous_grid() {
+  if (running_thread() >= 0) clocks_.wait_for_previous_grid(running_thread());
+}
+
+void RaceDetector::let_next_grid_start() {
+  if (running_thread() >= 0) clocks_.let_next_grid_start(running_thread());
 }
 
 void RaceDetector::allocated(const void* address, size_t bytes) {

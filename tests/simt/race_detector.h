@@ -22,7 +22,7 @@ class RaceDetector final : public RaceObserver {
   /// As access(), and aligned to its size, as a GPU wants it.
   void aligned_access(const void* address, size_t bytes, bool write, const void* code);
 
-  void begin_launch(const void* call, size_t call_bytes) override;
+  void begin_launch(const Launch& launch) override;
   void end_launch() override;
   void begin_block() override;
   void shared_array(const void* address, size_t bytes, const char* name) override;
@@ -30,6 +30,8 @@ class RaceDetector final : public RaceObserver {
   void warp_barrier(int warp, unsigned lanes) override;
   void atomic(const void* address, size_t bytes, CallSite site) override;
   void fence() override;
+  void waited_for_previous_grid() override;
+  void let_next_grid_start() override;
   void allocated(const void* address, size_t bytes) override;
   void freed(const void* address) override;
   void initialized(const void* address, size_t bytes) override;

@@ -8,11 +8,13 @@
 
 namespace switchyard::simt {
 
+struct Launch;
+
 class RaceObserver {
  public:
   virtual ~RaceObserver() = default;
 
-  virtual void begin_launch(const void* call, size_t call_bytes) = 0;
+  virtual void begin_launch(const Launch& launch) = 0;
   virtual void end_launch() = 0;
   virtual void begin_block() = 0;
   virtual void shared_array(const void* address, size_t bytes, const char* name) = 0;
@@ -21,6 +23,9 @@ class RaceObserver {
   virtual void warp_barrier(int warp, unsigned lanes) = 0;
   virtual void atomic(const void* address, size_t bytes, CallSite site) = 0;
   virtual void fence() = 0;
+  /// The running thread knows that the launch before its own is done, or lets the next one start.
+  virtual void waited_for_previous_grid() = 0;
+  virtual void let_next_grid_start() = 0;
 
   virtual void allocated(const void* address, size_t bytes) = 0;
   virtual void freed(const void* address) = 0;

@@ -85,14 +85,16 @@ cudaError_t refuse(cudaError_t error, const std::string& text) {
   return Runtime::remember(error);
 }
 
-cudaError_t check_attributes(const cudaLaunchConfig_t& config) {
+/// Checks the attributes; `launch` learns from them.
+cudaError_t take_attributes(const cudaLaunchConfig_t& config, Launch& launch) {
   for (unsigned i = 0; i < config.numAttrs; ++i) {
     const cudaLaunchAttributeID id = config.attrs[i].id;
     if (id == cudaLaunchAttributeClusterDimension || id == cudaLaunchAttributeCooperative) {
       return refuse(cudaErrorNotSupported, "clusters and cooperative grids cannot be executed");
     }
-    const bool dependent = id == cudaLaunchAttributeProgrammaticStreamSerialization;
-    if (dependent && settings().compute_capability < 90) {
+    if (id != cudaLaunchAttributeProgrammaticStreamSerialization) continue;
+    launch.dependent = config.attrs[i].val.programmaticStreamSerializationAllowed != 0;
+    if (settings().compute_capability < 90) {
       return refuse(cudaErrorNotSupported, "a dependent launch needs compute capability 9.0");
     }
   }
@@ -104,7 +106,8 @@ cudaError_t check_attributes(const cudaLaunchConfig_t& config) {
 cudaError_t enqueue(const cudaLaunchConfig_t& config, Launch launch) {
   const auto guard = runtime().lock();
   if (settings().num_devices == 0) return Runtime::remember(cudaErrorNoDevice);
-  const cudaError_t error = check_attributes(config);
+  launch.stream = config.stream;
+  const cudaError_t error = take_attributes(config, launch);
   if (error != cudaSuccess) return error;
   const auto opted = runtime().dynamic_limits().find(launch.kernel);
   const size_t limit = opted == runtime().dynamic_limits().end()

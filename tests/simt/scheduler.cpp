@@ -232,6 +232,16 @@ void memory_fence() {
   if (race_observer != nullptr) race_observer->fence();
 }
 
+void wait_for_previous_grid() {
+  const ExecutorScope scope;
+  if (race_observer != nullptr) race_observer->waited_for_previous_grid();
+}
+
+void let_next_grid_start() {
+  const ExecutorScope scope;
+  if (race_observer != nullptr) race_observer->let_next_grid_start();
+}
+
 int64_t clock() { return totals.switches; }
 
 bool sees_accesses() { return race_observer != nullptr; }

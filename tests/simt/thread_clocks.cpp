@@ -19,9 +19,20 @@ void raise_to(uint32_t& clock, uint32_t other) { clock = std::max(clock, other);
 
 }  // namespace
 
-void ThreadClocks::begin_launch() {
+void ThreadClocks::begin_launch(const void* stream, bool dependent) {
   launch_ = next_generation(launch_);
   released_blocks_.clear();
+  const auto known = latest_.find(stream);
+  Span span{launch_, launch_, false};
+  if (dependent && known != latest_.end()) {
+    const Span& previous = known->second;
+    span.first_beside = previous.passes_on ? previous.first_beside : previous.launch;
+  }
+  span_ = &(latest_[stream] = span);
+}
+
+void ThreadClocks::let_next_grid_start(int thread) {
+  if (!waited_[index(thread)]) span_->passes_on = true;
 }
 
 void ThreadClocks::begin_block() {
@@ -32,6 +43,7 @@ void ThreadClocks::begin_block() {
     for (int lane = 0; lane < kLanes; ++lane) warp[lane][lane] = 1;
   }
   fenced_.fill(false);
+  waited_.fill(false);
   for (Clocks& clocks : acquired_clocks_) clocks.clear();
   released_clocks_.clear();
   acquired_blocks_.clear();
@@ -97,7 +109,11 @@ Access ThreadClocks::stamp(int64_t block_index, int thread, bool shared) const {
 
 bool ThreadClocks::is_ordered(const Access& earlier, int64_t block_index, int thread,
                               bool shared) const {
-  if (earlier.generation != generation(shared)) return true;
+  if (earlier.generation != generation(shared)) {
+    if (shared || waited_[index(thread)]) return true;
+    // Generations wrap around: what seems later than this launch is long done.
+    return earlier.generation < span_->first_beside || earlier.generation > launch_;
+  }
   if (earlier.block != static_cast<uint32_t>(block_index)) {
     return acquired_blocks_.contains(earlier.block);
   }

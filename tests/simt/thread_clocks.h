@@ -1,5 +1,6 @@
 // What orders the accesses of threads: barriers, __syncwarp, ends of blocks and of launches, and a
-// fence with an atomic on the same word. Shuffles and votes order nothing, as on a GPU.
+// fence with an atomic on the same word. Shuffles and votes order nothing, as on a GPU. The end of
+// a launch orders nothing for the threads of a dependent one until they wait for it.
 #pragma once
 
 #include <array>
@@ -14,8 +15,12 @@ namespace switchyard::simt {
 
 class ThreadClocks {
  public:
-  void begin_launch();
+  void begin_launch(const void* stream, bool dependent);
   void begin_block();
+  /// From here on the thread comes after the launch before its own.
+  void wait_for_previous_grid(int thread) { waited_[index(thread)] = true; }
+  /// The next launch may start; whoever has not waited lets it start beside earlier ones too.
+  void let_next_grid_start(int thread);
   void barrier();
   void warp_barrier(int warp, unsigned lanes);
   /// A fence makes the thread's next atomic a release, unless it writes before that.
@@ -39,7 +44,17 @@ class ThreadClocks {
   [[nodiscard]] uint32_t generation(bool shared) const { return shared ? block_ : launch_; }
   [[nodiscard]] uint32_t own_clock(int thread) const;
 
+  /// A launch, and the first one that may still run while it does.
+  struct Span {
+    uint32_t launch = 0;
+    uint32_t first_beside = 0;
+    bool passes_on = false;  ///< the next launch may run beside all of them
+  };
+
   uint32_t launch_ = 0;
+  Span* span_ = nullptr;
+  std::map<const void*, Span> latest_;  ///< of each stream
+  std::array<bool, kMaxThreads> waited_{};
   uint32_t block_ = 0;  // counts blocks, not their index
   uint32_t epoch_ = 0;  // counts barriers
   /// warp_clocks_[w][a][b]: the clock of lane b up to which lane a knows what it did.
