@@ -71,8 +71,9 @@ __device__ inline void add_block_sums(const RouteTask& task, const BlockTally& t
   }
 }
 
-/// Zeroes a block's sums. For whole blocks; a barrier follows before anything is added.
-__device__ inline void clear_block_sums(const RouteTask& task, const BlockTally& tally) {
+/// Zeroes a block's sums. For whole blocks, which may add to them then.
+__device__ inline void begin_block(const RouteTask& task, const BlockTally& tally,
+                                   int& num_degenerate_rows) {
   const auto first = static_cast<int>(threadIdx.x);
   const auto step = static_cast<int>(blockDim.x);
   if (tally.tokens_per_expert != nullptr) {
@@ -82,17 +83,26 @@ __device__ inline void clear_block_sums(const RouteTask& task, const BlockTally&
     const auto size = static_cast<int>(router_loss_sums_size(task.config.num_experts));
     for (int i = first; i < size; i += step) tally.loss_sums[i] = 0;
   }
+  if (first == 0) num_degenerate_rows = 0;
+  __syncthreads();
 }
 
-/// Routes the tokens of this block, a warp one token at a time; lane l holds up to four neighbouring
-/// experts of every 128. `selection` has an element for every warp.
+/// Adds a block's sums to the batch's once the launch before, if there was need of one, has zeroed
+/// those. For whole blocks that route no more.
+__device__ inline void finish_block(const RouteTask& task, const BlockTally& tally,
+                                    const int& num_degenerate_rows) {
+  let_next_grid_start();
+  __syncthreads();
+  if (gridDim.x > 1) wait_for_previous_grid();
+  add_block_sums(task, tally, num_degenerate_rows);
+}
+
+/// Routes the tokens of this block, a warp one token at a time; lane l holds up to four
+/// neighbouring experts of every 128. `selection` has an element for every warp.
 template <int kPerLane>
 __device__ void route_tokens(const RouteTask& task, const BlockMemory& block,
                              SelectionScratch* selection, int& num_degenerate_rows) {
-  clear_block_sums(task, block.tally);
-  if (threadIdx.x == 0) num_degenerate_rows = 0;
-  __syncthreads();
-
+  begin_block(task, block.tally, num_degenerate_rows);
   WarpScratch scratch{selection[warp_index_in_block()], block.groups};
   const int64_t num_warps = static_cast<int64_t>(gridDim.x) * warps_per_block();
   for (int64_t token = global_warp_index(); token < task.logits.rows; token += num_warps) {

@@ -4,6 +4,7 @@
 
 #include "cuda/routing_kernels.cuh"
 #include "cuda/routing_launcher.h"
+#include "cuda/row_shortcut.h"
 
 namespace switchyard::cuda {
 
@@ -30,14 +31,6 @@ int limited_group_terms(const RouterConfig& config) {
   return config.num_groups == config.top_groups ? 0 : group_terms(config);
 }
 
-/// Whether all rows start where vectors of min(4, per_lane) elements may be loaded.
-bool has_aligned_rows(const ConstTensorView& logits, int per_lane) {
-  const int64_t vector = std::min(per_lane, 4);
-  const int64_t bytes = vector * size_of(logits.dtype);
-  return logits.cols % vector == 0 && logits.row_stride % vector == 0 &&
-         reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
-}
-
 unsigned long long* counters(int64_t* values) {
   return reinterpret_cast<unsigned long long*>(values);
 }
@@ -45,6 +38,12 @@ unsigned long long* counters(int64_t* values) {
 /// What a kernel may use without being opted in, less its static part.
 constexpr int64_t kMaxSharedBytes =
     48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) - 64;
+
+// Rows a multiprocessor from which on their instructions are what counts; with fewer, a warp should
+// take one row alone.
+constexpr int64_t kShortcutRows = 16;
+// Blocks that a multiprocessor holds at most.
+constexpr int64_t kShortcutBlocks = 2048 / (kMaxRouteWarps * kWarpSize);
 
 constexpr unsigned kClearBlocks = 4;
 constexpr unsigned kClearThreads = 512;
@@ -127,7 +126,7 @@ RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult
           .num_degenerate_rows = counters(result.num_degenerate_rows),
           .loss_sums = counters(result.loss_sums.data),
           .on_logits = selects_on_logits(config_, !inputs.selection_bias.empty()),
-          .aligned_rows = has_aligned_rows(inputs.logits, choice_.per_lane),
+          .aligned_rows = rows_take_vectors(inputs.logits, std::min(choice_.per_lane, 4)),
           .group_terms = limited_group_terms(config_)};
 }
 
@@ -136,15 +135,8 @@ void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
   const bool has_sums = task.tokens_per_expert != nullptr || task.loss_sums != nullptr ||
                         task.num_degenerate_rows != nullptr;
   if (num_tokens == 0 && !has_sums) return;
-  // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
-  // over the device before blocks are filled.
-  int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
-  if (num_tokens > num_warps_) {
-    const int64_t share = (num_tokens - 1) / device_.num_multiprocessors() + 1;
-    warps = std::min<int64_t>(share, num_warps_);
-  }
-  const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
-  const bool clears = has_sums && blocks > 1;
+  const Launch launch = launch_for(task);
+  const bool clears = has_sums && launch.blocks > 1;
   if (clears) {
     device_.check(SWITCHYARD_LAUNCH(
                       clear_route_sums,
@@ -152,14 +144,35 @@ void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
                   "launch of clear_route_sums");
   }
   device_.check(
-      SWITCHYARD_LAUNCH(choice_.kernel,
-                        {.grid = static_cast<unsigned>(blocks),
-                         .block = static_cast<unsigned>(warps * kWarpSize),
-                         .shared_bytes = route_shared_bytes(task, static_cast<int>(warps)),
+      SWITCHYARD_LAUNCH(launch.kernel,
+                        {.grid = static_cast<unsigned>(launch.blocks),
+                         .block = static_cast<unsigned>(launch.warps * kWarpSize),
+                         .shared_bytes = route_shared_bytes(task, static_cast<int>(launch.warps)),
                          .stream = stream.get(),
                          .dependent = clears && device_.chains_launches()},
                         task),
       "launch of route_kernel");
+}
+
+RoutingLauncher::Launch RoutingLauncher::launch_for(const RouteTask& task) const {
+  const int64_t num_tokens = task.logits.rows;
+  const int64_t multiprocessors = device_.num_multiprocessors();
+  if (num_tokens >= kShortcutRows * multiprocessors) {
+    if (const RouteShortcut* shortcut = find_shortcut(task)) {
+      const int64_t rows = int64_t{shortcut->rows_a_warp} * kMaxRouteWarps;
+      const int64_t blocks = (num_tokens + rows - 1) / rows;
+      return {shortcut->kernel, std::min(blocks, kShortcutBlocks * multiprocessors),
+              kMaxRouteWarps};
+    }
+  }
+  // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
+  // over the device before blocks are filled.
+  int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
+  if (num_tokens > num_warps_) {
+    warps = std::min<int64_t>((num_tokens - 1) / multiprocessors + 1, num_warps_);
+  }
+  const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
+  return {choice_.kernel, blocks, warps};
 }
 
 std::unique_ptr<Router::Implementation> make_cuda_router(const RouterConfig& config) {

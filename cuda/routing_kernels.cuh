@@ -28,10 +28,7 @@ __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 1) route_kernel(Rou
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
   const BlockMemory block(task, memory);
   route_tokens<kPerLane>(task, block, selection, num_degenerate_rows);
-  let_next_grid_start();
-  __syncthreads();
-  if (gridDim.x > 1) wait_for_previous_grid();
-  add_block_sums(task, block.tally, num_degenerate_rows);
+  finish_block(task, block.tally, num_degenerate_rows);
 }
 
 }  // namespace switchyard::cuda

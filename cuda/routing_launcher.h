@@ -26,6 +26,13 @@ class RoutingLauncher {
   void enqueue(const RouteTask& task, StreamView stream) const;
 
  private:
+  struct Launch {
+    void (*kernel)(RouteTask);
+    int64_t blocks;
+    int64_t warps;  ///< of a block
+  };
+  [[nodiscard]] Launch launch_for(const RouteTask& task) const;
+
   const RouterConfig config_;
   const DeviceState& device_;
   const RouteKernelChoice& choice_;

@@ -1,6 +1,9 @@
 // What one call to the CUDA router asks of its kernels, in plain fields.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 #include "cuda/intrinsics.cuh"
 #include "switchyard/router.h"
 
@@ -26,5 +29,12 @@ struct RouteTask {
   bool aligned_rows = false;
   int32_t group_terms = 0;  ///< members whose sum scores a group; 0: all groups stay
 };
+
+/// Whether all rows start where vectors of `count` elements may be loaded, and are whole vectors.
+inline bool rows_take_vectors(const ConstTensorView& logits, int64_t count) {
+  const int64_t bytes = count * size_of(logits.dtype);
+  return logits.cols % count == 0 && logits.row_stride % count == 0 &&
+         reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
+}
 
 }  // namespace switchyard::cuda

@@ -17,8 +17,7 @@ __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 1)
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
   const BlockMemory block(task, memory);
   route_tokens<kPerLane>(task, block, selection, num_degenerate_rows);
-  __syncthreads();
-  add_block_sums(task, block.tally, num_degenerate_rows);
+  finish_block(task, block.tally, num_degenerate_rows);
   __syncthreads();
   sort_in_block(args, reinterpret_cast<uint32_t*>(memory), warp_sums);
 }
