@@ -4,8 +4,12 @@
 #include <new>
 #include <utility>
 
+#include "cpu/expert_choice.h"
+#include "cpu/hash_routing.h"
 #include "cpu/logging.h"
 #include "cpu/permutation.h"
+#include "cpu/reference/expert_choice.h"
+#include "cpu/reference/hash_routing.h"
 #include "cpu/reference/permutation.h"
 #include "cpu/reference/routing.h"
 #include "cpu/routing.h"
@@ -161,6 +165,27 @@ std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router
   }
 #endif
   return std::make_unique<SortingRouter::Implementation>(std::move(router), std::move(permuter));
+}
+
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
+    const ExpertChoiceConfig& config, Backend wanted, const CpuThreads& threads) {
+  switch (resolve_host_backend(wanted, "expert choice")) {
+    case Backend::kReference:
+      return reference::make_expert_choice_router(config);
+    default:
+      return make_cpu_expert_choice_router(config, threads);
+  }
+}
+
+std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config,
+                                                             Backend wanted,
+                                                             const CpuThreads& threads) {
+  switch (resolve_host_backend(wanted, "hash routing")) {
+    case Backend::kReference:
+      return reference::make_hash_router(config);
+    default:
+      return make_cpu_hash_router(config, threads);
+  }
 }
 
 }  // namespace cpu

@@ -4,6 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "switchyard/expert_choice_backend.h"
+#include "switchyard/hash_routing_backend.h"
 #include "switchyard/permuter_backend.h"
 #include "switchyard/router_backend.h"
 #include "switchyard/sorting_router_backend.h"
@@ -27,5 +29,11 @@ std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig&
 /// Both are of one backend.
 std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router,
                                                                    Permuter permuter);
+
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
+    const ExpertChoiceConfig& config, Backend wanted, const CpuThreads& threads);
+std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config,
+                                                             Backend wanted,
+                                                             const CpuThreads& threads);
 
 }  // namespace switchyard::cpu

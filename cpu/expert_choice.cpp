@@ -8,6 +8,7 @@
 #include "hwy/foreach_target.h"
 // Behind foreach_target, as Highway asks.
 #include "cpu/row_inputs-inl.h"
+#include "cpu/threads.h"
 #include "hwy/highway.h"
 
 #ifndef SWITCHYARD_CPU_EXPERT_CHOICE_ONCE_
@@ -283,8 +284,6 @@ int num_expert_tasks(int64_t num_experts, const ThreadTeam& team) {
   return team.num_tasks((num_experts + kExpertBlock - 1) / kExpertBlock, 1);
 }
 
-}  // namespace
-
 int64_t choose_tokens_workspace_bytes(ExpertChoiceScore score, int64_t num_tokens,
                                       int64_t num_experts, int64_t capacity,
                                       const ThreadTeam& team) {
@@ -322,6 +321,32 @@ void choose_tokens(const ExpertChoiceCall& call, std::span<std::byte> workspace,
                kernel(call, memory, first, candidates);
              }
            });
+}
+
+class CpuExpertChoiceRouter final : public ExpertChoiceRouter::Implementation {
+ public:
+  CpuExpertChoiceRouter(const ExpertChoiceConfig& choice_config, const CpuThreads& threads)
+      : Implementation(choice_config, Backend::kCpu), team_(threads) {}
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t max_tokens) const override {
+    return choose_tokens_workspace_bytes(config.score, max_tokens, config.num_experts,
+                                         expert_choice_capacity(config, max_tokens), team_);
+  }
+
+  void route(const ExpertChoiceInputs& inputs, const ExpertChoiceResult& result,
+             std::span<std::byte> workspace, StreamView) const override {
+    choose_tokens(ExpertChoiceCall(config, inputs, result), workspace, team_);
+  }
+
+ private:
+  const ThreadTeam team_;
+};
+
+}  // namespace
+
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_cpu_expert_choice_router(
+    const ExpertChoiceConfig& config, const CpuThreads& threads) {
+  return std::make_unique<CpuExpertChoiceRouter>(config, threads);
 }
 
 }  // namespace switchyard::cpu

@@ -1,12 +1,10 @@
 // Expert choice on the CPU: the vectorised form.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <span>
+#include <memory>
 
-#include "cpu/threads.h"
-#include "switchyard/expert_choice.h"
+#include "switchyard/expert_choice_backend.h"
 
 namespace switchyard::cpu {
 
@@ -18,6 +16,14 @@ struct ExpertChoiceCall {
   MatrixView<int32_t> token_ids;
   MatrixView<float> gate_weights;
 
+  ExpertChoiceCall(const ExpertChoiceConfig& config, const ExpertChoiceInputs& inputs,
+                   const ExpertChoiceResult& result)
+      : score(config.score),
+        logits(inputs.logits),
+        token_mask(inputs.token_mask),
+        token_ids(result.token_ids),
+        gate_weights(result.gate_weights) {}
+
   [[nodiscard]] int64_t num_tokens() const { return logits.rows; }
   [[nodiscard]] int64_t num_experts() const { return logits.cols; }
   [[nodiscard]] int64_t capacity() const { return token_ids.cols; }
@@ -26,10 +32,7 @@ struct ExpertChoiceCall {
   }
 };
 
-int64_t choose_tokens_workspace_bytes(ExpertChoiceScore score, int64_t num_tokens,
-                                      int64_t num_experts, int64_t capacity,
-                                      const ThreadTeam& team);
-void choose_tokens(const ExpertChoiceCall& call, std::span<std::byte> workspace,
-                   const ThreadTeam& team);
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_cpu_expert_choice_router(
+    const ExpertChoiceConfig& config, const CpuThreads& threads);
 
 }  // namespace switchyard::cpu

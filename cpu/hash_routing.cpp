@@ -5,6 +5,7 @@
 #include "hwy/foreach_target.h"
 // Behind foreach_target, as Highway asks.
 #include "cpu/row_inputs-inl.h"
+#include "cpu/threads.h"
 #include "hwy/highway.h"
 
 #ifndef SWITCHYARD_CPU_HASH_ROUTING_ONCE_
@@ -110,7 +111,7 @@ int64_t LookUpAs(const HashRoutingCall& call, int64_t begin, int64_t end, const 
   const MatrixView<Weight> gate_weights = call.result.gate_weights.as<Weight>();
   int64_t degenerate = 0;
   Slots slots;
-  std::fill_n(slots.values, kMaxTopK, call.plain_weight());
+  std::fill_n(slots.values, kMaxTopK, plain_hash_weight(call.config));
   for (int64_t token = begin; token < end; ++token) {
     int32_t* ids = call.result.expert_ids.row(token);
     Weight* weights = gate_weights.row(token);
@@ -154,8 +155,6 @@ namespace {
 
 HWY_EXPORT(GetHashKernel);
 
-}  // namespace
-
 void look_up_experts(const HashRoutingCall& call, const ThreadTeam& team) {
   const HashKernel kernel = HWY_DYNAMIC_DISPATCH(GetHashKernel)();
   const int64_t num_tokens = call.num_tokens();
@@ -175,6 +174,29 @@ void look_up_experts(const HashRoutingCall& call, const ThreadTeam& team) {
       if (ids[slot] >= 0) ++result.tokens_per_expert[ids[slot]];
     }
   }
+}
+
+class CpuHashRouter final : public HashRouter::Implementation {
+ public:
+  CpuHashRouter(const RouterConfig& router_config, const CpuThreads& threads)
+      : Implementation(router_config, Backend::kCpu), team_(threads) {}
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
+
+  void route(const HashRoutingInputs& inputs, const RoutingResult& result, std::span<std::byte>,
+             StreamView) const override {
+    look_up_experts(HashRoutingCall(config, inputs, result), team_);
+  }
+
+ private:
+  const ThreadTeam team_;
+};
+
+}  // namespace
+
+std::unique_ptr<HashRouter::Implementation> make_cpu_hash_router(const RouterConfig& config,
+                                                                 const CpuThreads& threads) {
+  return std::make_unique<CpuHashRouter>(config, threads);
 }
 
 }  // namespace switchyard::cpu

@@ -1,8 +1,10 @@
 // Hash routing on the CPU: the vectorised form.
 #pragma once
 
-#include "cpu/threads.h"
-#include "switchyard/hash_routing.h"
+#include <memory>
+
+#include "cpu/expert_ids.h"
+#include "switchyard/hash_routing_backend.h"
 
 namespace switchyard::cpu {
 
@@ -14,14 +16,21 @@ struct HashRoutingCall {
   ConstTensorView logits;  ///< data == nullptr: none
   const RoutingResult& result;
 
-  [[nodiscard]] int64_t num_tokens() const { return token_ids.size; }
-  /// A weight where there are no logits.
-  [[nodiscard]] float plain_weight() const {
-    const float share = config.renormalize ? 1.0f / static_cast<float>(config.top_k) : 1.0f;
-    return share * config.routed_scaling_factor;
+  /// @throws InvalidArgument  when an id that is used is out of range or repeated.
+  HashRoutingCall(const RouterConfig& router_config, const HashRoutingInputs& inputs,
+                  const RoutingResult& routing_result)
+      : config(router_config),
+        token_ids(inputs.token_ids),
+        table(inputs.table),
+        logits(inputs.logits),
+        result(routing_result) {
+    check_hash_ids(config, token_ids, table);
   }
+
+  [[nodiscard]] int64_t num_tokens() const { return token_ids.size; }
 };
 
-void look_up_experts(const HashRoutingCall& call, const ThreadTeam& team);
+std::unique_ptr<HashRouter::Implementation> make_cpu_hash_router(const RouterConfig& config,
+                                                                 const CpuThreads& threads);
 
 }  // namespace switchyard::cpu

@@ -114,12 +114,11 @@ TEST(Allocation, Contract7_ExpertChoiceNeverAllocates) {
     std::vector<float> weights(ids.size());
     for (const BackendVariant& variant : backend_variants()) {
       const ScopedCpuTarget target(variant.target);
-      std::vector<std::byte> workspace(static_cast<size_t>(
-          expert_choice_workspace_bytes(config, num_tokens, variant.backend, variant.threads)));
+      const ExpertChoiceRouter router(config, variant.backend, variant.threads);
+      std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(num_tokens)));
       EXPECT_EQ(allocations_of([&] {
-                  route_expert_choice(config, logits.view(), {}, {ids.data(), 40, 30},
-                                      {weights.data(), 40, 30}, workspace, Backend::kCpu,
-                                      variant.threads);
+                  router.route({logits.view()}, {{ids.data(), 40, 30}, {weights.data(), 40, 30}},
+                               workspace);
                 }),
                 0)
           << variant.name;
@@ -144,9 +143,11 @@ TEST_P(RoutingAllocation, Contract7_HashRoutingNeverAllocates) {
   result.tokens_per_expert = {counts.data(), 40};
   for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
+    const HashRouter router(config, variant.backend, variant.threads);
     EXPECT_EQ(allocations_of([&] {
-                route_by_hash(config, {token_ids.data(), num_tokens}, {table.data(), 100, 6},
-                              logits.view(), result, variant.backend, variant.threads);
+                router.route(
+                    {{token_ids.data(), num_tokens}, {table.data(), 100, 6}, logits.view()},
+                    result);
               }),
               0)
         << variant.name;

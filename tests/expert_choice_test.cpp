@@ -1,4 +1,4 @@
-// Expert choice: the reference against float64 and by hand, every CPU variant against the
+// Expert choice: the reference against float64 and by hand, every other backend against the
 // reference.
 #include "switchyard/expert_choice.h"
 
@@ -31,17 +31,20 @@ struct Chosen {
   [[nodiscard]] float weight(size_t i) const { return std::bit_cast<float>(gate_weights[i]); }
 };
 
-Chosen choose(const ExpertChoiceConfig& config, ConstTensorView logits,
-              const std::vector<uint8_t>& mask, Backend backend, CpuThreads threads = {},
-              int64_t padding = 0) {
+using Mask = BackendVector<uint8_t>;
+
+Chosen choose(const ExpertChoiceConfig& config, ConstTensorView logits, const Mask& mask,
+              Backend backend, CpuThreads threads = {}, int64_t padding = 0) {
+  const ExpertChoiceRouter router(config, backend, threads);
   const int64_t capacity = expert_choice_capacity(config, logits.rows);
   Guarded<int32_t> ids(config.num_experts, capacity, capacity + padding);
   Guarded<float> weights(config.num_experts, capacity, capacity + padding);
-  const int64_t bytes = expert_choice_workspace_bytes(config, logits.rows, backend, threads);
+  const int64_t bytes = router.workspace_bytes(logits.rows);
   Guarded<std::byte> workspace(1, bytes, bytes);
-  route_expert_choice(config, logits, {mask.data(), static_cast<int64_t>(mask.size())},
-                      ids.matrix(), weights.matrix(),
-                      {workspace.vector().data, static_cast<size_t>(bytes)}, backend, threads);
+  router.route({logits, {mask.data(), static_cast<int64_t>(mask.size())}},
+               {ids.matrix(), weights.matrix()},
+               {workspace.vector().data, static_cast<size_t>(bytes)});
+  finish_backends();
   Chosen chosen;
   chosen.token_ids = ids.dense();
   for (const float weight : weights.dense()) {
@@ -73,7 +76,7 @@ std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_
   const Logits logits(random.chance(40) ? Distribution::kNormal : random.pick(kAllDistributions),
                       random.pick(kAllDataTypes), num_tokens, num_experts,
                       num_experts + random.below(4), seed);
-  std::vector<uint8_t> mask;
+  Mask mask;
   if (random.chance(40)) {
     const int percent = random.chance(20) ? 98 : 30;
     for (int64_t t = 0; t < num_tokens; ++t) mask.push_back(random.chance(percent) ? 0 : 2);
@@ -97,7 +100,7 @@ std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_
   return "";
 }
 
-TEST(ExpertChoice, EveryCpuVariantEqualsTheReference) {
+TEST(ExpertChoice, Contract4_EveryBackendEqualsTheReference) {
   RandomStream random(801);
   for (const int32_t num_experts : {1, 2, 5, 8, 15, 16, 17, 33, 64, 100, 256, 300}) {
     for (const int64_t num_tokens : {0, 1, 2, 3, 7, 16, 17, 33, 64, 129}) {
@@ -111,7 +114,7 @@ TEST(ExpertChoice, EveryCpuVariantEqualsTheReference) {
 }
 
 /// Enough tokens for the candidates to be thinned many times over.
-TEST(ExpertChoice, EveryCpuVariantEqualsTheReferenceForManyTokens) {
+TEST(ExpertChoice, Contract4_EveryBackendEqualsTheReferenceForManyTokens) {
   RandomStream random(811);
   for (const ExpertChoiceScore score : {kOverExperts, kOverTokens}) {
     for (int repetition = 0; repetition < 6; ++repetition) {
@@ -165,8 +168,8 @@ TEST(ExpertChoice, TheReferenceAgreesWithFloat64) {
 class ExpertChoiceRules : public ::testing::TestWithParam<Backend> {
  protected:
   /// One expert, a column of logits.
-  Chosen choose_from(const std::vector<float>& column, int64_t capacity,
-                     const std::vector<uint8_t>& mask = {}, ExpertChoiceScore score = kOverTokens) {
+  Chosen choose_from(const std::vector<float>& column, int64_t capacity, const Mask& mask = {},
+                     ExpertChoiceScore score = kOverTokens) {
     const Logits logits(column, DataType::kFloat32, static_cast<int64_t>(column.size()), 1, 1);
     ExpertChoiceConfig config;
     config.num_experts = 1;
@@ -205,18 +208,21 @@ TEST_P(ExpertChoiceRules, CapacityStopsAtTheTokensThereAre) {
 }
 
 TEST_P(ExpertChoiceRules, RefusalsNameArgumentValueAndLimit) {
-  const std::vector<float> values(8, 0.0f);
-  std::vector<int32_t> ids(8, 7);
-  std::vector<float> weights(8, 7.0f);
+  const BackendVector<float> values(8, 0.0f);
+  Guarded<int32_t> ids(2, 4, 4);
+  Guarded<float> weights(2, 4, 4);
   ExpertChoiceConfig config;
   config.num_experts = 2;
   const auto refusal = [&](ExpertChoiceConfig c, MatrixView<const float> logits, int64_t mask_size,
                            int64_t capacity) {
-    const std::vector<uint8_t> mask(static_cast<size_t>(mask_size), 1);
-    std::vector<std::byte> workspace(1 << 16);
+    const Mask mask(static_cast<size_t>(mask_size), 1);
+    BackendVector<std::byte> workspace(1 << 16);
     try {
-      route_expert_choice(c, logits, {mask.data(), mask_size}, {ids.data(), 2, capacity},
-                          {weights.data(), 2, capacity}, workspace, GetParam());
+      ExpertChoiceRouter(c, GetParam())
+          .route({logits, {mask.data(), mask_size}},
+                 {{ids.matrix().data, 2, capacity}, {weights.matrix().data, 2, capacity}},
+                 workspace);
+      finish_backends();
     } catch (const InvalidArgument& error) {
       return std::string(error.what());
     }
@@ -239,29 +245,53 @@ TEST_P(ExpertChoiceRules, RefusalsNameArgumentValueAndLimit) {
   EXPECT_EQ(refusal(config, {values.data(), 2, 3}, 0, 1), "logits has 3 columns, must have 2");
   EXPECT_EQ(refusal(config, good, 3, 2), "token_mask has 3 elements, must have 4");
   EXPECT_EQ(refusal(config, good, 0, 3), "token_ids has 3 columns, must have 2");
-  EXPECT_EQ(ids, std::vector<int32_t>(8, 7));
-  EXPECT_EQ(weights, std::vector<float>(8, 7.0f));
+  EXPECT_TRUE(ids.untouched() && weights.untouched());
   EXPECT_EQ(refusal(config, good, 4, 2), "");
+}
+
+TEST_P(ExpertChoiceRules, ATooSmallWorkspaceIsRefused) {
+  ExpertChoiceConfig config;
+  config.num_experts = 2;
+  const BackendVector<float> values(8, 0.0f);
+  Guarded<int32_t> ids(2, 2, 2);
+  Guarded<float> weights(2, 2, 2);
+  const ExpertChoiceRouter router(config, GetParam());
+  EXPECT_EQ(router.backend(), GetParam());
+  const int64_t needed = router.workspace_bytes(4);
+  if (needed == 0) return;
+  BackendVector<std::byte> workspace(static_cast<size_t>(needed - 1));
+  EXPECT_THROW(router.route({MatrixView<const float>(values.data(), 4, 2)},
+                            {ids.matrix(), weights.matrix()}, workspace),
+               InvalidArgument);
+  EXPECT_TRUE(ids.untouched() && weights.untouched());
+}
+
+TEST_P(ExpertChoiceRules, WorkspaceForMoreTokensIsEnoughForFewer) {
+  for (const int64_t fixed_capacity : {0, 3, 600}) {
+    for (const ExpertChoiceScore score : {kOverExperts, kOverTokens}) {
+      ExpertChoiceConfig config;
+      config.num_experts = 3;
+      config.fixed_capacity = fixed_capacity;
+      config.score = score;
+      const ExpertChoiceRouter router(config, GetParam());
+      int64_t before = 0;
+      for (int64_t num_tokens = 0; num_tokens < 3000; ++num_tokens) {
+        const int64_t bytes = router.workspace_bytes(num_tokens);
+        ASSERT_GE(bytes, before) << num_tokens;
+        before = bytes;
+      }
+      EXPECT_THROW((void)router.workspace_bytes(-1), InvalidArgument);
+    }
+  }
+}
+
+std::vector<Backend> backends() {
+  return {Backend::kReference, backend_variants().front().backend};
 }
 
 std::string test_name(const ::testing::TestParamInfo<Backend>& test) { return name_of(test.param); }
 
-INSTANTIATE_TEST_SUITE_P(Backends, ExpertChoiceRules,
-                         ::testing::Values(Backend::kReference, Backend::kCpu), test_name);
-
-TEST(ExpertChoice, ATooSmallWorkspaceIsRefused) {
-  ExpertChoiceConfig config;
-  config.num_experts = 2;
-  const std::vector<float> values(8, 0.0f);
-  std::vector<int32_t> ids(4, 7);
-  std::vector<float> weights(4, 7.0f);
-  std::vector<std::byte> workspace(3);
-  EXPECT_THROW(
-      route_expert_choice(config, MatrixView<const float>(values.data(), 4, 2), {},
-                          {ids.data(), 2, 2}, {weights.data(), 2, 2}, workspace, Backend::kCpu),
-      InvalidArgument);
-  EXPECT_EQ(ids, std::vector<int32_t>(4, 7));
-}
+INSTANTIATE_TEST_SUITE_P(Backends, ExpertChoiceRules, ::testing::ValuesIn(backends()), test_name);
 
 TEST(ExpertChoiceCapacity, IsTheFlooredShareWithinItsLimits) {
   ExpertChoiceConfig config;

@@ -1,4 +1,4 @@
-// Hash routing: tables, the reference by hand and against Router, every CPU variant against it.
+// Hash routing: tables, the reference by hand and against Router, every other backend against it.
 #include "switchyard/hash_routing.h"
 
 #include <gtest/gtest.h>
@@ -20,8 +20,8 @@ using Ids = std::vector<int32_t>;
 
 struct HashCase {
   RouterConfig config;
-  Ids token_ids;
-  Ids table;  ///< [table.size() / top_k, top_k]
+  BackendVector<int32_t> token_ids;
+  BackendVector<int32_t> table;  ///< [table.size() / top_k, top_k]
   ConstTensorView logits;
   DataType weight_dtype = DataType::kFloat32;
   int64_t padding = 0;
@@ -34,17 +34,20 @@ RoutedBatch look_up(const HashCase& c, Backend backend, CpuThreads threads = {})
   Guarded<float> weights(num_tokens, slots, slots + c.padding);
   Guarded<BFloat16> narrow(num_tokens, slots, slots + c.padding);
   Guarded<int64_t> counts(1, c.config.num_expert_ids(), c.config.num_expert_ids());
-  RoutedBatch out;
+  Guarded<int64_t> degenerate(1, 1, 1);
   RoutingResult result;
   result.expert_ids = ids.matrix();
   const bool is_narrow = c.weight_dtype == DataType::kBFloat16;
   result.gate_weights = is_narrow ? TensorView(narrow.matrix()) : TensorView(weights.matrix());
   result.tokens_per_expert = counts.vector();
-  result.num_degenerate_rows = &out.num_degenerate_rows;
-  route_by_hash(
-      c.config, {c.token_ids.data(), num_tokens},
-      {c.table.data(), static_cast<int64_t>(c.table.size()) / c.config.top_k, c.config.top_k},
-      c.logits, result, backend, threads);
+  result.num_degenerate_rows = degenerate.vector().data;
+  const int64_t num_ids = static_cast<int64_t>(c.table.size()) / c.config.top_k;
+  HashRouter(c.config, backend, threads)
+      .route(
+          {{c.token_ids.data(), num_tokens}, {c.table.data(), num_ids, c.config.top_k}, c.logits},
+          result);
+  finish_backends();
+  RoutedBatch out;
   out.num_slots = slots;
   out.expert_ids = ids.dense();
   for (const float weight : weights.dense()) {
@@ -54,7 +57,9 @@ RoutedBatch look_up(const HashCase& c, Backend backend, CpuThreads threads = {})
     if (is_narrow) out.gate_weights.push_back(weight.bits);
   }
   out.tokens_per_expert = counts.dense();
-  out.guards_intact = ids.intact() && weights.intact() && narrow.intact() && counts.intact();
+  out.num_degenerate_rows = degenerate.dense()[0];
+  out.guards_intact =
+      ids.intact() && weights.intact() && narrow.intact() && counts.intact() && degenerate.intact();
   return out;
 }
 
@@ -152,7 +157,7 @@ TEST_P(HashRouting, WhatIsNotFiniteWeighsNothing) {
   c.config = {.num_experts = 4, .top_k = 3};
   c.table = {0, 1, 2};
   c.token_ids = {0, 0};
-  const std::vector<float> values = {kInfinity, 1, 1, 9, kNaN, -kInfinity, kNaN, 9};
+  const BackendVector<float> values = {kInfinity, 1, 1, 9, kNaN, -kInfinity, kNaN, 9};
   c.logits = MatrixView<const float>(values.data(), 2, 4);
   for (const ScoreFunction score : kAllScores) {
     c.config.score_function = score;
@@ -196,13 +201,14 @@ TEST_P(HashRouting, WeightsAreThoseOfRouter) {
   }
 }
 
-TEST_P(HashRouting, RefusalsNameArgumentValueAndLimitAndWriteNothing) {
-  const RouterConfig config{.num_experts = 4, .top_k = 2};
-  const std::vector<float> values(16, 0.0f);
-  Guarded<int32_t> ids(2, 2, 2);
-  Guarded<float> weights(2, 2, 2);
-  Guarded<int64_t> counts(1, 4, 4);
-  const auto refusal = [&](const Ids& tokens, const Ids& table, int64_t columns, bool losses) {
+class HashRefusals : public HashRouting {
+ protected:
+  /// What is said of a call with 4 experts of which two are listed, and logits of so many columns.
+  std::string refusal(const Ids& tokens, const Ids& table, int64_t columns = 0,
+                      bool losses = false) {
+    const BackendVector<int32_t> token_ids(tokens.begin(), tokens.end());
+    const BackendVector<int32_t> listed(table.begin(), table.end());
+    const BackendVector<float> values(16, 0.0f);
     RoutingResult result;
     result.expert_ids = ids.matrix();
     result.gate_weights = weights.matrix();
@@ -211,29 +217,46 @@ TEST_P(HashRouting, RefusalsNameArgumentValueAndLimitAndWriteNothing) {
     ConstTensorView logits;
     if (columns > 0) logits = MatrixView<const float>(values.data(), 2, columns);
     try {
-      route_by_hash(config, {tokens.data(), static_cast<int64_t>(tokens.size())},
-                    {table.data(), static_cast<int64_t>(table.size()) / 2, 2}, logits, result,
-                    GetParam());
+      HashRouter({.num_experts = 4, .top_k = 2}, GetParam())
+          .route({{token_ids.data(), static_cast<int64_t>(token_ids.size())},
+                  {listed.data(), static_cast<int64_t>(listed.size()) / 2, 2},
+                  logits},
+                 result);
+      finish_backends();
     } catch (const InvalidArgument& error) {
-      return std::string(error.what());
+      return error.what();
     }
-    return std::string();
-  };
+    return "";
+  }
+
+  Guarded<int32_t> ids{2, 2, 2};
+  Guarded<float> weights{2, 2, 2};
+  Guarded<int64_t> counts{1, 4, 4};
+};
+
+TEST_P(HashRefusals, Contract10_NameArgumentValueAndLimitAndWriteNothing) {
   const Ids good = {0, 1, 2, 3};
-  EXPECT_EQ(refusal({0, 2}, good, 0, false),
-            "token_ids[1] is 2, must be -1 or below the table's 2 rows");
-  EXPECT_EQ(refusal({0, -2}, good, 0, false),
-            "token_ids[1] is -2, must be -1 or below the table's 2 rows");
-  EXPECT_EQ(refusal({0, 1}, {0, 1, 2, 4}, 0, false), "table[1, 1] is 4, must be in [0, 4)");
-  EXPECT_EQ(refusal({0, 1}, {0, -1, 2, 3}, 0, false), "table[0, 1] is -1, must be in [0, 4)");
-  EXPECT_EQ(refusal({0, 1}, {0, 1, 3, 3}, 0, false),
-            "table[1, 1] is 3, must not repeat within the row");
-  EXPECT_EQ(refusal({0, 1}, good, 5, false), "logits has 5 columns, must have 4");
-  EXPECT_EQ(refusal({0, 1, 1}, good, 0, false), "expert_ids has 2 rows, must have 3");
+  EXPECT_EQ(refusal({0, 1}, good, 5), "logits has 5 columns, must have 4");
+  EXPECT_EQ(refusal({0, 1, 1}, good), "expert_ids has 2 rows, must have 3");
   EXPECT_EQ(refusal({0, 1}, good, 0, true), "loss_sums has 4 elements, must be empty");
+  EXPECT_THROW(HashRouter({.num_experts = 0, .top_k = 1}, GetParam()), InvalidArgument);
+  EXPECT_THROW((void)HashRouter({.num_experts = 4, .top_k = 2}, GetParam()).workspace_bytes(-1),
+               InvalidArgument);
   EXPECT_TRUE(ids.untouched() && weights.untouched() && counts.untouched());
-  EXPECT_EQ(refusal({0, 0}, {0, 1, 9, 9}, 4, false), "")
-      << "rows that are not used may hold anything";
+  EXPECT_EQ(refusal({0, 1}, good), "");
+}
+
+TEST_P(HashRefusals, Contract10_HostsNameIdsOutOfRangeAndWriteNothing) {
+  if (GetParam() == Backend::kCuda) GTEST_SKIP() << "a device cannot refuse what it finds";
+  EXPECT_EQ(refusal({0, 2}, {0, 1, 2, 3}),
+            "token_ids[1] is 2, must be -1 or below the table's 2 rows");
+  EXPECT_EQ(refusal({0, -2}, {0, 1, 2, 3}),
+            "token_ids[1] is -2, must be -1 or below the table's 2 rows");
+  EXPECT_EQ(refusal({0, 1}, {0, 1, 2, 4}), "table[1, 1] is 4, must be in [0, 4)");
+  EXPECT_EQ(refusal({0, 1}, {0, -1, 2, 3}), "table[0, 1] is -1, must be in [0, 4)");
+  EXPECT_EQ(refusal({0, 1}, {0, 1, 3, 3}), "table[1, 1] is 3, must not repeat within the row");
+  EXPECT_TRUE(ids.untouched() && weights.untouched() && counts.untouched());
+  EXPECT_EQ(refusal({0, 0}, {0, 1, 9, 9}, 4), "") << "rows that are not used may hold anything";
 }
 
 TEST_P(HashRouting, NoTokensAreLegal) {
@@ -242,12 +265,16 @@ TEST_P(HashRouting, NoTokensAreLegal) {
   EXPECT_EQ(look_up(c, GetParam()).tokens_per_expert, std::vector<int64_t>(4, 0));
 }
 
+std::vector<Backend> backends() {
+  return {Backend::kReference, backend_variants().front().backend};
+}
+
 std::string test_name(const ::testing::TestParamInfo<Backend>& test) { return name_of(test.param); }
 
-INSTANTIATE_TEST_SUITE_P(Backends, HashRouting,
-                         ::testing::Values(Backend::kReference, Backend::kCpu), test_name);
+INSTANTIATE_TEST_SUITE_P(Backends, HashRouting, ::testing::ValuesIn(backends()), test_name);
+INSTANTIATE_TEST_SUITE_P(Backends, HashRefusals, ::testing::ValuesIn(backends()), test_name);
 
-TEST(HashRoutingConformance, EveryCpuVariantEqualsTheReference) {
+TEST(HashRoutingConformance, Contract4_EveryBackendEqualsTheReference) {
   RandomStream random(911);
   for (int i = 0; i < 1200; ++i) {
     RoutingCase r;

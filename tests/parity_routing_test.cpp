@@ -250,12 +250,12 @@ TEST_P(ParityRouting, C5ExpertChoice) {
   const int64_t capacity = config.fixed_capacity;
   std::vector<int32_t> tokens(static_cast<size_t>(config.num_experts * capacity));
   std::vector<float> weights(tokens.size());
-  std::vector<std::byte> workspace(
-      static_cast<size_t>(expert_choice_workspace_bytes(config, num_tokens, GetParam())));
-  route_expert_choice(config,
-                      MatrixView<const float>(logits.data(), num_tokens, config.num_experts), {},
-                      {tokens.data(), config.num_experts, capacity},
-                      {weights.data(), config.num_experts, capacity}, workspace, GetParam());
+  const ExpertChoiceRouter router(config, GetParam());
+  std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(num_tokens)));
+  router.route({MatrixView<const float>(logits.data(), num_tokens, config.num_experts)},
+               {{tokens.data(), config.num_experts, capacity},
+                {weights.data(), config.num_experts, capacity}},
+               workspace);
   for (int32_t expert = 0; expert < config.num_experts; ++expert) {
     for (int64_t place = 0; place < capacity; ++place) {
       const auto e = static_cast<size_t>(expert);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/expert_choice.h"
 #include "cpu/reference/row_scores.h"
 #include "switchyard/numerics.h"
 
@@ -45,8 +46,6 @@ std::vector<float> row(const ConstTensorView& logits, int64_t token) {
   return out;
 }
 
-}  // namespace
-
 void choose_tokens(const ExpertChoiceCall& call) {
   const auto num_tokens = static_cast<size_t>(call.num_tokens());
   std::vector<bool> takes_part;
@@ -87,6 +86,26 @@ void choose_tokens(const ExpertChoiceCall& call) {
       call.gate_weights.row(expert)[place] = taken ? scores[static_cast<size_t>(token)] : 0.0f;
     }
   }
+}
+
+class ReferenceExpertChoiceRouter final : public ExpertChoiceRouter::Implementation {
+ public:
+  explicit ReferenceExpertChoiceRouter(const ExpertChoiceConfig& choice_config)
+      : Implementation(choice_config, Backend::kReference) {}
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
+
+  void route(const ExpertChoiceInputs& inputs, const ExpertChoiceResult& result,
+             std::span<std::byte>, StreamView) const override {
+    choose_tokens(ExpertChoiceCall(config, inputs, result));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
+    const ExpertChoiceConfig& config) {
+  return std::make_unique<ReferenceExpertChoiceRouter>(config);
 }
 
 }  // namespace switchyard::cpu::reference

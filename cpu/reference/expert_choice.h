@@ -1,10 +1,13 @@
 // The definition of right for expert choice: serial and plain.
 #pragma once
 
-#include "cpu/expert_choice.h"
+#include <memory>
+
+#include "switchyard/expert_choice_backend.h"
 
 namespace switchyard::cpu::reference {
 
-void choose_tokens(const ExpertChoiceCall& call);
+std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
+    const ExpertChoiceConfig& config);
 
 }  // namespace switchyard::cpu::reference

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/hash_routing.h"
 #include "cpu/reference/row_scores.h"
 #include "switchyard/numerics.h"
 
@@ -64,8 +65,6 @@ std::vector<float> weights_of(const HashRoutingCall& call, int64_t token,
   return scores;
 }
 
-}  // namespace
-
 void look_up_experts(const HashRoutingCall& call) {
   const RouterConfig& config = call.config;
   const RoutingResult& result = call.result;
@@ -78,7 +77,7 @@ void look_up_experts(const HashRoutingCall& call) {
     if (token_id >= 0) {
       const int32_t* listed = call.table.row(token_id);
       std::copy_n(listed, config.top_k, ids.begin());
-      std::fill(weights.begin(), weights.end(), call.plain_weight());
+      std::fill(weights.begin(), weights.end(), plain_hash_weight(call.config));
       if (call.logits.data != nullptr) {
         std::vector<float> chosen;
         for (int32_t slot = 0; slot < config.top_k; ++slot) {
@@ -102,6 +101,25 @@ void look_up_experts(const HashRoutingCall& call) {
     }
   }
   if (result.num_degenerate_rows != nullptr) *result.num_degenerate_rows = degenerate;
+}
+
+class ReferenceHashRouter final : public HashRouter::Implementation {
+ public:
+  explicit ReferenceHashRouter(const RouterConfig& router_config)
+      : Implementation(router_config, Backend::kReference) {}
+
+  [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
+
+  void route(const HashRoutingInputs& inputs, const RoutingResult& result, std::span<std::byte>,
+             StreamView) const override {
+    look_up_experts(HashRoutingCall(config, inputs, result));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config) {
+  return std::make_unique<ReferenceHashRouter>(config);
 }
 
 }  // namespace switchyard::cpu::reference

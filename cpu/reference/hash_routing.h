@@ -1,10 +1,12 @@
 // The definition of right for hash routing: serial and plain.
 #pragma once
 
-#include "cpu/hash_routing.h"
+#include <memory>
+
+#include "switchyard/hash_routing_backend.h"
 
 namespace switchyard::cpu::reference {
 
-void look_up_experts(const HashRoutingCall& call);
+std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config);
 
 }  // namespace switchyard::cpu::reference

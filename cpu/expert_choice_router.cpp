@@ -1,13 +1,14 @@
-// The front door of expert choice: checks a call, then hands over.
+// The front door of expert choice: checks the config once and every call's shapes, then hands over.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "cpu/backend_registry.h"
-#include "cpu/expert_choice.h"
-#include "cpu/reference/expert_choice.h"
+#include "cpu/call_checks.h"
 #include "cpu/refuse.h"
 #include "cpu/view_checks.h"
+#include "switchyard/expert_choice.h"
+#include "switchyard/expert_choice_backend.h"
 
 namespace switchyard {
 
@@ -40,19 +41,11 @@ int64_t expert_choice_capacity(const ExpertChoiceConfig& config, int64_t num_tok
   return std::min(std::max<int64_t>(1, static_cast<int64_t>(share)), num_tokens);
 }
 
-int64_t expert_choice_workspace_bytes(const ExpertChoiceConfig& config, int64_t max_tokens,
-                                      Backend backend, CpuThreads threads) {
-  const int64_t capacity = expert_choice_capacity(config, max_tokens);
-  if (cpu::resolve_host_backend(backend, "expert choice") == Backend::kReference) return 0;
-  return cpu::choose_tokens_workspace_bytes(config.score, max_tokens, config.num_experts, capacity,
-                                            cpu::ThreadTeam(threads));
-}
+namespace {
 
-void route_expert_choice(const ExpertChoiceConfig& config, ConstTensorView logits,
-                         VectorView<const uint8_t> token_mask, MatrixView<int32_t> token_ids,
-                         MatrixView<float> gate_weights, std::span<std::byte> workspace,
-                         Backend backend, CpuThreads threads, StreamView) {
-  validate(config);
+void check_call(const ExpertChoiceConfig& config, const ExpertChoiceInputs& inputs,
+                const ExpertChoiceResult& result) {
+  const ConstTensorView& logits = inputs.logits;
   if (logits.dtype > DataType::kBFloat16) {
     refuse("logits have element type ", static_cast<int>(logits.dtype),
            ", must be F32, F16 or BF16");
@@ -63,23 +56,38 @@ void route_expert_choice(const ExpertChoiceConfig& config, ConstTensorView logit
     refuse("logits have ", num_tokens, " rows, must have at most ",
            std::numeric_limits<int32_t>::max());
   }
-  check_optional_vector("token_mask", token_mask, num_tokens);
+  check_optional_vector("token_mask", inputs.token_mask, num_tokens);
   const int64_t capacity = expert_choice_capacity(config, num_tokens);
-  check_matrix("token_ids", token_ids, config.num_experts, capacity);
-  check_matrix("gate_weights", gate_weights, config.num_experts, capacity);
+  check_matrix("token_ids", result.token_ids, config.num_experts, capacity);
+  check_matrix("gate_weights", result.gate_weights, config.num_experts, capacity);
+}
 
-  const cpu::ExpertChoiceCall call{config.score, logits, token_mask, token_ids, gate_weights};
-  if (cpu::resolve_host_backend(backend, "expert choice") == Backend::kReference) {
-    cpu::reference::choose_tokens(call);
-    return;
-  }
-  const cpu::ThreadTeam team(threads);
-  const int64_t needed = cpu::choose_tokens_workspace_bytes(config.score, num_tokens,
-                                                            config.num_experts, capacity, team);
-  if (static_cast<int64_t>(workspace.size()) < needed) {
-    refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
-  }
-  cpu::choose_tokens(call, workspace, team);
+}  // namespace
+
+ExpertChoiceRouter::ExpertChoiceRouter(const ExpertChoiceConfig& config, Backend backend,
+                                       CpuThreads threads) {
+  validate(config);
+  implementation_ = cpu::make_expert_choice_router(config, backend, threads);
+}
+
+ExpertChoiceRouter::~ExpertChoiceRouter() = default;
+ExpertChoiceRouter::ExpertChoiceRouter(ExpertChoiceRouter&&) noexcept = default;
+ExpertChoiceRouter& ExpertChoiceRouter::operator=(ExpertChoiceRouter&&) noexcept = default;
+
+const ExpertChoiceConfig& ExpertChoiceRouter::config() const { return implementation_->config; }
+
+Backend ExpertChoiceRouter::backend() const { return implementation_->backend; }
+
+int64_t ExpertChoiceRouter::workspace_bytes(int64_t max_tokens) const {
+  if (max_tokens < 0) refuse("max_tokens is ", max_tokens, ", must be 0 or more");
+  return implementation_->workspace_bytes(max_tokens);
+}
+
+void ExpertChoiceRouter::route(const ExpertChoiceInputs& inputs, const ExpertChoiceResult& result,
+                               std::span<std::byte> workspace, StreamView stream) const {
+  check_call(config(), inputs, result);
+  cpu::check_workspace(workspace, implementation_->workspace_bytes(inputs.logits.rows));
+  implementation_->route(inputs, result, workspace, stream);
 }
 
 }  // namespace switchyard
