@@ -157,8 +157,7 @@ SortArgs sort_args(const PermutationConfig& config, MatrixView<const int32_t> ex
   args.block_rows = config.block_rows;
   args.first_local_expert = config.first_local_expert;
   args.num_experts = config.num_local();
-  args.capacity =
-      capacity_rows(config.capacity, expert_ids.rows, config.top_k, config.num_experts);
+  args.capacity = capacity_rows(config.capacity, expert_ids.rows, config.top_k, config.num_experts);
   args.block_tokens = expert_ids.rows;
   args.num_blocks = 1;
   return args;

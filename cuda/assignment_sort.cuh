@@ -8,11 +8,10 @@
 
 #include "cuda/numerics.cuh"
 #include "cuda/permutation.cuh"
+#include "cuda/threads.cuh"
 #include "switchyard/permutation.h"
 
 namespace switchyard::cuda {
-
-inline constexpr int kMaxWarps = 32;
 
 struct SortArgs {
   MatrixView<const int32_t> expert_ids;
@@ -94,21 +93,6 @@ __device__ __forceinline__ int64_t& row_at(const SortArgs& args, const TokenRang
   return args.out.assignment_to_row.row(tokens.token_of(index))[tokens.slot_of(index)];
 }
 
-__device__ __forceinline__ void clear_counters(uint32_t* counters, int size) {
-  for (int i = static_cast<int>(threadIdx.x); i < size; i += static_cast<int>(blockDim.x)) {
-    counters[i] = 0;
-  }
-}
-
-/// Adds 1 to counters[key] for every lane that is `counted`. Equal keys of a warp are one addition,
-/// so that a popular key does not make lanes queue up.
-__device__ __forceinline__ void count_key(uint32_t* counters, uint32_t key, bool counted) {
-  const uint32_t peers = __match_any_sync(kAllLanes, counted ? key : UINT32_MAX);
-  if (counted && (peers & lanes_before()) == 0) {
-    atomicAdd(&counters[key], static_cast<uint32_t>(__popc(peers)));
-  }
-}
-
 // Ids on their way to a lane at once.
 inline constexpr int kRoundsAtOnce = 4;
 
@@ -143,49 +127,6 @@ __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tok
       }
     }
   }
-}
-
-/// Turns one expert's counts of all warps into those of the warps before; returns their sum.
-__device__ inline uint32_t scan_warps(uint32_t* counts, int num_experts, int expert) {
-  constexpr int kAtOnce = 8;
-  const int num_warps = warps_per_block();
-  uint32_t sum = 0;
-  for (int first = 0; first < num_warps; first += kAtOnce) {
-    uint32_t batch[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      batch[i] = first + i < num_warps ? counts[(first + i) * num_experts + expert] : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (first + i < num_warps) counts[(first + i) * num_experts + expert] = sum;
-      sum += batch[i];
-    }
-  }
-  return sum;
-}
-
-__device__ inline int64_t warp_inclusive_sum(int64_t value) {
-#pragma unroll
-  for (int distance = 1; distance < kWarpSize; distance *= 2) {
-    const int64_t below = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
-    if (lane_index() >= distance) value += below;
-  }
-  return value;
-}
-
-/// Sum of the threads' values before this one, and in `total` of all. For whole blocks;
-/// `warp_sums` are kMaxWarps values in shared memory.
-__device__ inline int64_t block_exclusive_sum(int64_t value, int64_t* warp_sums, int64_t& total) {
-  const int64_t inclusive = warp_inclusive_sum(value);
-  __syncthreads();  // the sum before this one has been read
-  if (lane_index() == kWarpSize - 1) warp_sums[warp_index_in_block()] = inclusive;
-  __syncthreads();
-  const int64_t sums =
-      warp_inclusive_sum(lane_index() < warps_per_block() ? warp_sums[lane_index()] : 0);
-  total = __shfl_sync(kAllLanes, sums, kWarpSize - 1);
-  const int64_t before = __shfl_sync(kAllLanes, sums, max(warp_index_in_block() - 1, 0));
-  return (warp_index_in_block() == 0 ? 0 : before) + inclusive - value;
 }
 
 /// Gives every expert its rows and writes what follows from that. For one whole block;

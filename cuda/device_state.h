@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <string>
 
+#include "switchyard/data_type.h"
 #include "switchyard/stream.h"
+#include "switchyard/tensor_view.h"
 
 namespace switchyard::cuda {
 
@@ -48,5 +50,23 @@ class DeviceState {
   bool reads_pageable_memory_ = false;
   mutable std::atomic<bool> usable_{true};
 };
+
+// DeviceState::check_memory() for views, whose memory is looked at only where they have elements,
+// as in the front doors.
+
+template <typename T>
+void check_vector(const DeviceState& device, const char* name, VectorView<T> view) {
+  device.check_memory(name, view.empty() ? nullptr : view.data, alignof(T));
+}
+
+template <typename View>
+void check_matrix(const DeviceState& device, const char* name, const View& view,
+                  std::size_t alignment) {
+  device.check_memory(name, view.rows == 0 || view.cols == 0 ? nullptr : view.data, alignment);
+}
+
+inline void check_tensor(const DeviceState& device, const char* name, const ConstTensorView& view) {
+  check_matrix(device, name, view, static_cast<std::size_t>(size_of(view.dtype)));
+}
 
 }  // namespace switchyard::cuda

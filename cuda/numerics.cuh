@@ -18,9 +18,7 @@ __device__ inline uint32_t ordered_bits(float x) {
 }
 
 /// Integers above 0 that order as finite floats do, -0 like +0; 0 for NaN and infinities.
-__device__ inline uint32_t ordered_key(float x) {
-  return is_finite(x) ? ordered_bits(x) : 0u;
-}
+__device__ inline uint32_t ordered_key(float x) { return is_finite(x) ? ordered_bits(x) : 0u; }
 
 /// The float of a key above 0; -inf for 0.
 __device__ inline float float_of_key(uint32_t key) {

@@ -1,28 +1,10 @@
-// Checks that kernels can follow the views of a permutation call. Memory is looked at only where it
-// has elements, as in the front door.
+// Checks that kernels can follow the views of a permutation call.
 #pragma once
-
-#include <cstddef>
 
 #include "cuda/device_state.h"
 #include "switchyard/permutation.h"
 
 namespace switchyard::cuda {
-
-template <typename T>
-void check_vector(const DeviceState& device, const char* name, VectorView<T> view) {
-  device.check_memory(name, view.empty() ? nullptr : view.data, alignof(T));
-}
-
-template <typename View>
-void check_matrix(const DeviceState& device, const char* name, const View& view,
-                  std::size_t alignment) {
-  device.check_memory(name, view.rows == 0 || view.cols == 0 ? nullptr : view.data, alignment);
-}
-
-inline void check_tensor(const DeviceState& device, const char* name, const ConstTensorView& view) {
-  check_matrix(device, name, view, static_cast<std::size_t>(size_of(view.dtype)));
-}
 
 inline void check_permutation(const DeviceState& device, const Permutation& permutation) {
   check_vector(device, "tokens_per_expert", permutation.tokens_per_expert);

@@ -31,10 +31,6 @@ int limited_group_terms(const RouterConfig& config) {
   return config.num_groups == config.top_groups ? 0 : group_terms(config);
 }
 
-unsigned long long* counters(int64_t* values) {
-  return reinterpret_cast<unsigned long long*>(values);
-}
-
 /// What a kernel may use without being opted in, less its static part.
 constexpr int64_t kMaxSharedBytes =
     48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) - 64;
@@ -44,9 +40,6 @@ constexpr int64_t kMaxSharedBytes =
 constexpr int64_t kShortcutRows = 16;
 // Blocks that a multiprocessor holds at most.
 constexpr int64_t kShortcutBlocks = 2048 / (kMaxRouteWarps * kWarpSize);
-
-constexpr unsigned kClearBlocks = 4;
-constexpr unsigned kClearThreads = 512;
 
 /// A task that wants all that a call may want.
 RouteTask largest_task(const RouterConfig& config) {
@@ -136,43 +129,52 @@ void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
                         task.num_degenerate_rows != nullptr;
   if (num_tokens == 0 && !has_sums) return;
   const Launch launch = launch_for(task);
-  const bool clears = has_sums && launch.blocks > 1;
-  if (clears) {
-    device_.check(SWITCHYARD_LAUNCH(
-                      clear_route_sums,
-                      {.grid = kClearBlocks, .block = kClearThreads, .stream = stream.get()}, task),
-                  "launch of clear_route_sums");
-  }
-  device_.check(
-      SWITCHYARD_LAUNCH(launch.kernel,
-                        {.grid = static_cast<unsigned>(launch.blocks),
-                         .block = static_cast<unsigned>(launch.warps * kWarpSize),
-                         .shared_bytes = route_shared_bytes(task, static_cast<int>(launch.warps)),
-                         .stream = stream.get(),
-                         .dependent = clears && device_.chains_launches()},
-                        task),
-      "launch of route_kernel");
+  const bool clears = has_sums && launch.grid.blocks > 1;
+  if (clears) clear_route_sums(device_, task, stream);
+  device_.check(SWITCHYARD_LAUNCH(
+                    launch.kernel,
+                    {.grid = static_cast<unsigned>(launch.grid.blocks),
+                     .block = static_cast<unsigned>(launch.grid.warps * kWarpSize),
+                     .shared_bytes = route_shared_bytes(task, static_cast<int>(launch.grid.warps)),
+                     .stream = stream.get(),
+                     .dependent = clears && device_.chains_launches()},
+                    task),
+                "launch of route_kernel");
 }
 
 RoutingLauncher::Launch RoutingLauncher::launch_for(const RouteTask& task) const {
   const int64_t num_tokens = task.logits.rows;
-  const int64_t multiprocessors = device_.num_multiprocessors();
-  if (num_tokens >= kShortcutRows * multiprocessors) {
+  const int num_multiprocessors = device_.num_multiprocessors();
+  if (num_tokens >= kShortcutRows * num_multiprocessors) {
     if (const RouteShortcut* shortcut = find_shortcut(task)) {
       const int64_t rows = int64_t{shortcut->rows_a_warp} * kMaxRouteWarps;
-      const int64_t blocks = (num_tokens + rows - 1) / rows;
-      return {shortcut->kernel, std::min(blocks, kShortcutBlocks * multiprocessors),
-              kMaxRouteWarps};
+      const int64_t blocks =
+          std::min((num_tokens + rows - 1) / rows, kShortcutBlocks * num_multiprocessors);
+      return {shortcut->kernel, {.blocks = blocks, .warps = kMaxRouteWarps}};
     }
   }
-  // Few tokens go to one block, which needs no other to add up its sums; more of them are spread
-  // over the device before blocks are filled.
-  int64_t warps = std::clamp<int64_t>(num_tokens, 1, num_warps_);
-  if (num_tokens > num_warps_) {
-    warps = std::min<int64_t>((num_tokens - 1) / multiprocessors + 1, num_warps_);
+  return {choice_.kernel, route_grid(num_tokens, num_warps_, max_blocks_, num_multiprocessors)};
+}
+
+RouteGrid route_grid(int64_t num_tokens, int64_t max_warps, int64_t max_blocks,
+                     int num_multiprocessors) {
+  RouteGrid grid;
+  grid.warps = std::clamp<int64_t>(num_tokens, 1, max_warps);
+  if (num_tokens > max_warps) {
+    const int64_t share = (num_tokens - 1) / num_multiprocessors + 1;
+    grid.warps = std::min<int64_t>(share, max_warps);
   }
-  const int64_t blocks = std::clamp<int64_t>((num_tokens + warps - 1) / warps, 1, max_blocks_);
-  return {choice_.kernel, blocks, warps};
+  grid.blocks = std::clamp<int64_t>((num_tokens + grid.warps - 1) / grid.warps, 1, max_blocks);
+  return grid;
+}
+
+void clear_route_sums(const DeviceState& device, const RouteTask& task, StreamView stream) {
+  constexpr unsigned kBlocks = 4;
+  constexpr unsigned kThreads = 512;
+  device.check(
+      SWITCHYARD_LAUNCH(clear_route_sums_kernel,
+                        {.grid = kBlocks, .block = kThreads, .stream = stream.get()}, task),
+      "launch of clear_route_sums_kernel");
 }
 
 std::unique_ptr<Router::Implementation> make_cuda_router(const RouterConfig& config) {

@@ -6,7 +6,7 @@
 namespace switchyard::cuda {
 
 /// Zeroes what the blocks of route_kernel() add to.
-__global__ void clear_route_sums(RouteTask task) {
+__global__ void clear_route_sums_kernel(RouteTask task) {
   let_next_grid_start();
   const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int step = static_cast<int>(gridDim.x * blockDim.x);

@@ -1,5 +1,5 @@
 // Checks a routing call's memory and enqueues the router's kernels, for every operation that
-// routes.
+// routes; and what launches that give tokens their experts have in common.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,21 @@
 #include "cuda/routing_task.cuh"
 
 namespace switchyard::cuda {
+
+/// A grid that takes a token with a warp.
+struct RouteGrid {
+  int64_t blocks = 1;
+  int64_t warps = 1;  ///< of a block
+};
+
+/// Few tokens go to one block, which needs no other to add up its sums; more of them are spread
+/// over the device before blocks are filled.
+RouteGrid route_grid(int64_t num_tokens, int64_t max_warps, int64_t max_blocks,
+                     int num_multiprocessors);
+
+/// Enqueues a kernel that zeroes what the blocks of a grid add to. What follows may be a dependent
+/// launch.
+void clear_route_sums(const DeviceState& device, const RouteTask& task, StreamView stream);
 
 struct RouteKernelChoice;
 
@@ -28,8 +43,7 @@ class RoutingLauncher {
  private:
   struct Launch {
     void (*kernel)(RouteTask);
-    int64_t blocks;
-    int64_t warps;  ///< of a block
+    RouteGrid grid;
   };
   [[nodiscard]] Launch launch_for(const RouteTask& task) const;
 

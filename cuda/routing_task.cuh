@@ -37,4 +37,9 @@ inline bool rows_take_vectors(const ConstTensorView& logits, int64_t count) {
          reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
 }
 
+/// 64-bit counts as atomics take them.
+inline unsigned long long* counters(int64_t* values) {
+  return reinterpret_cast<unsigned long long*>(values);
+}
+
 }  // namespace switchyard::cuda

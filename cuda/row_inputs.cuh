@@ -1,6 +1,8 @@
 // One row of logits in the registers of a warp.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/intrinsics.cuh"
 #include "cuda/numerics.cuh"
 #include "cuda/routing_task.cuh"
@@ -54,30 +56,41 @@ __device__ void load_row(const T* row, int num_experts, bool aligned, float (&x)
   }
 }
 
-/// The row of a token: -inf for masked experts and for logits that are NaN or infinite.
+/// Whether all rows start where vectors of min(4, per_lane) elements may be loaded.
+inline bool has_aligned_rows(const ConstTensorView& logits, int per_lane) {
+  const int64_t vector = std::min(per_lane, 4);
+  const int64_t bytes = vector * size_of(logits.dtype);
+  return logits.cols % vector == 0 && logits.row_stride % vector == 0 &&
+         reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
+}
+
+/// A token's row, widened; -inf for logits that are NaN or infinite, and behind the row.
 template <int kPerLane>
-__device__ void load_clean_row(const RouteTask& task, int64_t token, float (&x)[kPerLane]) {
-  const int num_experts = task.config.num_experts;
-  switch (task.logits.dtype) {
-    case DataType::kFloat32:
-      load_row(task.logits.as<float>().row(token), num_experts, task.aligned_rows, x);
-      break;
-    case DataType::kFloat16:
-      load_row(task.logits.as<Float16>().row(token), num_experts, task.aligned_rows, x);
-      break;
-    case DataType::kBFloat16:
-      load_row(task.logits.as<BFloat16>().row(token), num_experts, task.aligned_rows, x);
-      break;
+__device__ void load_finite_row(const ConstTensorView& logits, int64_t token, bool aligned,
+                                float (&x)[kPerLane]) {
+  const auto num_experts = static_cast<int>(logits.cols);
+  if (logits.dtype == DataType::kFloat32) {
+    load_row(logits.as<float>().row(token), num_experts, aligned, x);
+  } else if (logits.dtype == DataType::kFloat16) {
+    load_row(logits.as<Float16>().row(token), num_experts, aligned, x);
+  } else {
+    load_row(logits.as<BFloat16>().row(token), num_experts, aligned, x);
   }
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     if (!is_finite(x[i])) x[i] = minus_infinity();
   }
+}
+
+/// The row of a token: -inf for masked experts and for logits that are NaN or infinite.
+template <int kPerLane>
+__device__ void load_clean_row(const RouteTask& task, int64_t token, float (&x)[kPerLane]) {
+  load_finite_row(task.logits, token, task.aligned_rows, x);
   if (task.expert_mask == nullptr) return;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
     const int expert = RowLayout<kPerLane>::expert_of(i, lane_index());
-    if (expert < num_experts && task.expert_mask[expert] == 0) x[i] = minus_infinity();
+    if (expert < task.config.num_experts && task.expert_mask[expert] == 0) x[i] = minus_infinity();
   }
 }
 

@@ -28,10 +28,14 @@ __device__ inline void store_choice(const RouteTask& task, const BlockTally& tal
   if (tally.tokens_per_expert != nullptr) atomicAdd(&tally.tokens_per_expert[expert], 1);
 }
 
+__device__ inline void store_nothing(const RouteTask& task, int64_t token, int slot) {
+  task.expert_ids.row(token)[slot] = -1;
+  set_element(task.gate_weights, token, slot, 0.0f);
+}
+
 __device__ inline void store_padding(const RouteTask& task, int64_t token) {
   for (int slot = lane_index(); slot < task.config.num_slots(); slot += kWarpSize) {
-    task.expert_ids.row(token)[slot] = -1;
-    set_element(task.gate_weights, token, slot, 0.0f);
+    store_nothing(task, token, slot);
   }
 }
 
@@ -51,24 +55,20 @@ struct ChosenTerms {
   float total;
 };
 
-/// Terms of the `count` experts in scratch.sorted. `max` and `denominator` are the row's.
-__device__ inline ChosenTerms terms_of_chosen(const RouteTask& task, int64_t token, int count,
-                                              float max, float denominator,
-                                              const SelectionScratch& scratch) {
-  const RouterConfig& config = task.config;
-  const int lane = lane_index();
-  const bool has_first = lane < count;
-  const bool has_second = lane + kWarpSize < count;
-  float first = minus_infinity();
-  float second = minus_infinity();
-  if (has_first) first = element_at(task.logits, token, id_of(scratch.sorted[lane]));
-  if (has_second) second = element_at(task.logits, token, id_of(scratch.sorted[lane + kWarpSize]));
+/// Terms of the chosen experts' logits, -inf in slots without one; what is not finite has none.
+/// `max` and `denominator` are the row's.
+__device__ inline ChosenTerms terms_of_logits(const RouterConfig& config, float first, float second,
+                                              float max, float denominator) {
+  const bool has_first = is_finite(first);
+  const bool has_second = is_finite(second);
   float total = 1.0f;
   if (config.score_function == ScoreFunction::kSoftmax) {
     float reference = max;
     if (config.renormalize) {
-      const float best = first > second ? first : second;
-      reference = float_of_key(__reduce_max_sync(kAllLanes, ordered_key(best)));
+      const uint32_t first_key = ordered_key(first);
+      const uint32_t second_key = ordered_key(second);
+      reference = float_of_key(
+          __reduce_max_sync(kAllLanes, first_key > second_key ? first_key : second_key));
     }
     first = has_first ? numerics::exp(first - reference) : 0.0f;
     second = has_second ? numerics::exp(second - reference) : 0.0f;
@@ -81,15 +81,34 @@ __device__ inline ChosenTerms terms_of_chosen(const RouteTask& task, int64_t tok
   return {first, second, total};
 }
 
+/// Terms of the `count` experts in scratch.sorted.
+__device__ inline ChosenTerms terms_of_chosen(const RouteTask& task, int64_t token, int count,
+                                              float max, float denominator,
+                                              const SelectionScratch& scratch) {
+  const int lane = lane_index();
+  float first = minus_infinity();
+  float second = minus_infinity();
+  if (lane < count) first = element_at(task.logits, token, id_of(scratch.sorted[lane]));
+  if (lane + kWarpSize < count) {
+    second = element_at(task.logits, token, id_of(scratch.sorted[lane + kWarpSize]));
+  }
+  return terms_of_logits(task.config, first, second, max, denominator);
+}
+
+/// The weight of a slot, from its term.
+__device__ inline float weight_of(const RouterConfig& config, float term, float total) {
+  const bool divisible = total != 0.0f && is_finite(total);
+  return divisible ? term / total * config.routed_scaling_factor : 0.0f;
+}
+
 /// Writes the routed slots from scratch.sorted.
 __device__ inline void store_chosen(const RouteTask& task, const BlockTally& tally, int64_t token,
                                     int count, const ChosenTerms& terms,
                                     const SelectionScratch& scratch) {
-  const bool divisible = terms.total != 0.0f && is_finite(terms.total);
   for (int slot = lane_index(); slot < count; slot += kWarpSize) {
     const float term = slot < kWarpSize ? terms.first : terms.second;
-    const float weight = divisible ? term / terms.total * task.config.routed_scaling_factor : 0.0f;
-    store_choice(task, tally, token, slot, id_of(scratch.sorted[slot]), weight);
+    store_choice(task, tally, token, slot, id_of(scratch.sorted[slot]),
+                 weight_of(task.config, term, terms.total));
   }
 }
 
