@@ -17,6 +17,8 @@
 
 #ifdef SWITCHYARD_CUDA
 #include "cuda/devices.h"
+#include "cuda/expert_choice.h"
+#include "cuda/hash_routing.h"
 #include "cuda/managed_memory.h"
 #include "cuda/permutation.h"
 #include "cuda/routing.h"
@@ -123,12 +125,6 @@ Backend resolve_backend(Backend wanted) {
 #endif
 }
 
-Backend resolve_host_backend(Backend wanted, const char* operation) {
-  if (wanted == Backend::kReference) return wanted;
-  if (wanted != Backend::kCuda) return Backend::kCpu;
-  throw Unavailable(std::string(operation) + " is not part of backend cuda");
-}
-
 std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, Backend wanted,
                                                     const CpuThreads& threads) {
   switch (resolve_backend(wanted)) {
@@ -169,9 +165,13 @@ std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router
 
 std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
     const ExpertChoiceConfig& config, Backend wanted, const CpuThreads& threads) {
-  switch (resolve_host_backend(wanted, "expert choice")) {
+  switch (resolve_backend(wanted)) {
     case Backend::kReference:
       return reference::make_expert_choice_router(config);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_expert_choice_router(config);
+#endif
     default:
       return make_cpu_expert_choice_router(config, threads);
   }
@@ -180,9 +180,13 @@ std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
 std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config,
                                                              Backend wanted,
                                                              const CpuThreads& threads) {
-  switch (resolve_host_backend(wanted, "hash routing")) {
+  switch (resolve_backend(wanted)) {
     case Backend::kReference:
       return reference::make_hash_router(config);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_hash_router(config);
+#endif
     default:
       return make_cpu_hash_router(config, threads);
   }

@@ -19,9 +19,6 @@ std::vector<Backend> available_backends();
 /// @throws Unavailable  saying why.
 Backend resolve_backend(Backend wanted);
 
-/// The same for an operation that the host's backends alone have.
-Backend resolve_host_backend(Backend wanted, const char* operation);
-
 std::unique_ptr<Router::Implementation> make_router(const RouterConfig& config, Backend wanted,
                                                     const CpuThreads& threads);
 std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig& config,

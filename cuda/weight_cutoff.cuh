@@ -87,10 +87,10 @@ __device__ inline WeightCutoff find_weight_cutoff(const uint32_t* keys, int64_t 
 }
 
 /// Calls visit(i, key, kept, position) for every key: whether the cutoff keeps it, and how many
-/// kept ones there are before it. Returns how many there are. For whole blocks.
+/// kept ones there are before it. For whole blocks.
 template <class Visit>
-__device__ int64_t visit_keys(const uint32_t* keys, int64_t num_keys, const WeightCutoff& cutoff,
-                              CutoffScratch& scratch, const Visit& visit) {
+__device__ void visit_keys(const uint32_t* keys, int64_t num_keys, const WeightCutoff& cutoff,
+                           CutoffScratch& scratch, const Visit& visit) {
   int64_t above = 0;  // before this tile
   int64_t equal = 0;
   for (int64_t first = 0; first < num_keys; first += kTilesAtOnce * blockDim.x) {
@@ -115,7 +115,6 @@ __device__ int64_t visit_keys(const uint32_t* keys, int64_t num_keys, const Weig
       equal += sums >> 32;
     }
   }
-  return above + min(equal, cutoff.ties);
 }
 
 }  // namespace switchyard::cuda

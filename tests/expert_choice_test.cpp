@@ -63,24 +63,9 @@ std::string describe(const ExpertChoiceConfig& config, const Logits& logits, uin
   return text.str();
 }
 
-/// Draws a case, routes it everywhere, and returns the first difference in words.
-std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_tokens,
-                         ExpertChoiceScore score) {
-  const uint64_t seed = random.bits();
-  constexpr double kFactors[] = {0.01, 0.5, 1.0, 2.0, 7.3, 1e300};
-  ExpertChoiceConfig config;
-  config.num_experts = num_experts;
-  config.score = score;
-  config.capacity_factor = random.pick(kFactors);
-  if (random.chance(30)) config.fixed_capacity = 1 + random.below(2 * num_tokens + 1);
-  const Logits logits(random.chance(40) ? Distribution::kNormal : random.pick(kAllDistributions),
-                      random.pick(kAllDataTypes), num_tokens, num_experts,
-                      num_experts + random.below(4), seed);
-  Mask mask;
-  if (random.chance(40)) {
-    const int percent = random.chance(20) ? 98 : 30;
-    for (int64_t t = 0; t < num_tokens; ++t) mask.push_back(random.chance(percent) ? 0 : 2);
-  }
+/// Routes a batch everywhere, and returns the first difference in words.
+std::string disagreement(const ExpertChoiceConfig& config, const Logits& logits, const Mask& mask,
+                         uint64_t seed) {
   const Chosen expected = choose(config, logits.view(), mask, Backend::kReference);
   for (const BackendVariant& variant : backend_variants()) {
     const ScopedCpuTarget target(variant.target);
@@ -100,12 +85,33 @@ std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_
   return "";
 }
 
+/// The same of a case drawn at random.
+std::string disagreement(RandomStream& random, int32_t num_experts, int64_t num_tokens,
+                         ExpertChoiceScore score) {
+  const uint64_t seed = random.bits();
+  constexpr double kFactors[] = {0.01, 0.5, 1.0, 2.0, 7.3, 1e300};
+  ExpertChoiceConfig config;
+  config.num_experts = num_experts;
+  config.score = score;
+  config.capacity_factor = random.pick(kFactors);
+  if (random.chance(30)) config.fixed_capacity = 1 + random.below(2 * num_tokens + 1);
+  const Logits logits(random.chance(40) ? Distribution::kNormal : random.pick(kAllDistributions),
+                      random.pick(kAllDataTypes), num_tokens, num_experts,
+                      num_experts + random.below(4), seed);
+  Mask mask;
+  if (random.chance(40)) {
+    const int percent = random.chance(20) ? 98 : 30;
+    for (int64_t t = 0; t < num_tokens; ++t) mask.push_back(random.chance(percent) ? 0 : 2);
+  }
+  return disagreement(config, logits, mask, seed);
+}
+
 TEST(ExpertChoice, Contract4_EveryBackendEqualsTheReference) {
   RandomStream random(801);
   for (const int32_t num_experts : {1, 2, 5, 8, 15, 16, 17, 33, 64, 100, 256, 300}) {
     for (const int64_t num_tokens : {0, 1, 2, 3, 7, 16, 17, 33, 64, 129}) {
       for (const ExpertChoiceScore score : {kOverExperts, kOverTokens}) {
-        for (int repetition = 0; repetition < 2; ++repetition) {
+        for (int repetition = 0; repetition < (num_experts < 100 ? 2 : 1); ++repetition) {
           ASSERT_EQ(disagreement(random, num_experts, num_tokens, score), "");
         }
       }
@@ -113,12 +119,52 @@ TEST(ExpertChoice, Contract4_EveryBackendEqualsTheReference) {
   }
 }
 
-/// Enough tokens for the candidates to be thinned many times over.
+TEST(ExpertChoice, Contract1_AnyNumberOfExperts) {
+  RandomStream random(805);
+  for (const int32_t num_experts : {511, 512, 700, 2048}) {
+    for (const int64_t num_tokens : {1, 9}) {
+      for (const ExpertChoiceScore score : {kOverExperts, kOverTokens}) {
+        ASSERT_EQ(disagreement(random, num_experts, num_tokens, score), "");
+      }
+    }
+  }
+}
+
+/// Enough tokens for candidates to be thinned many times over, and for every way of sorting them.
 TEST(ExpertChoice, Contract4_EveryBackendEqualsTheReferenceForManyTokens) {
   RandomStream random(811);
   for (const ExpertChoiceScore score : {kOverExperts, kOverTokens}) {
-    for (int repetition = 0; repetition < 6; ++repetition) {
+    for (const int64_t num_tokens : {511, 512, 513, 700, 1023, 1024, 1025, 1500}) {
+      for (const int32_t num_experts : {1, 5}) {
+        ASSERT_EQ(disagreement(random, num_experts, num_tokens, score), "");
+      }
+    }
+    for (int repetition = 0; repetition < 4; ++repetition) {
       ASSERT_EQ(disagreement(random, 20, 2000 + random.below(100), score), "");
+    }
+  }
+}
+
+/// Sums over tokens that several levels of threads and blocks fold. Where few tokens have a finite
+/// logit, every addition shows in the sum.
+TEST(ExpertChoice, Contract4_SumsOverManyTokensFoldAlike) {
+  for (const int64_t num_tokens : {2049, 8193, 40'000}) {
+    for (const int64_t distance : {1, 16, 1024}) {
+      const auto seed = static_cast<uint64_t>(num_tokens + distance);
+      RandomStream random(seed);
+      std::vector<float> values;
+      for (int64_t token = 0; token < num_tokens; ++token) {
+        for (int64_t expert = 0; expert < 3; ++expert) {
+          const auto logit = static_cast<float>(random.normal());
+          values.push_back(token % distance == expert % distance ? logit : -INFINITY);
+        }
+      }
+      ExpertChoiceConfig config;
+      config.num_experts = 3;
+      config.fixed_capacity = 100;
+      config.score = kOverTokens;
+      const Logits logits(values, DataType::kFloat32, num_tokens, 3, 3);
+      ASSERT_EQ(disagreement(config, logits, {}, seed), "");
     }
   }
 }

@@ -259,6 +259,65 @@ TEST_P(HashRefusals, Contract10_HostsNameIdsOutOfRangeAndWriteNothing) {
   EXPECT_EQ(refusal({0, 0}, {0, 1, 9, 9}, 4), "") << "rows that are not used may hold anything";
 }
 
+/// What a device does with ids that a host refuses.
+class DeviceHashRouting : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (backend() != Backend::kCuda) GTEST_SKIP() << "hosts refuse such ids";
+  }
+  static Backend backend() { return backend_variants().front().backend; }
+};
+
+TEST_F(DeviceHashRouting, Contract2_TokenIdsOutOfRangeArePadding) {
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  constexpr int32_t kLeast = std::numeric_limits<int32_t>::min();
+  HashCase c;
+  c.config = {.num_experts = 4, .top_k = 2, .num_shared_experts = 1};
+  c.table = {0, 1, 2, 3};
+  c.token_ids = {2, 1, kMost, -2, kLeast};
+  const RoutedBatch routed = look_up(c, backend());
+  EXPECT_EQ(routed.expert_ids, (Ids{-1, -1, -1, 2, 3, 4, -1, -1, -1, -1, -1, -1, -1, -1, -1}));
+  for (size_t i = 0; i < routed.gate_weights.size(); ++i) {
+    if (routed.expert_ids[i] >= 0) continue;
+    EXPECT_EQ(routed.gate_weights[i], 0u);
+  }
+  EXPECT_EQ(routed.tokens_per_expert, (std::vector<int64_t>{0, 0, 1, 1, 1}));
+  EXPECT_TRUE(routed.guards_intact);
+  c.table = {};
+  EXPECT_EQ(look_up(c, backend()).expert_ids, Ids(15, -1));
+}
+
+TEST_F(DeviceHashRouting, Contract2_ListedExpertsOutOfRangeAreNobody) {
+  HashCase c;
+  c.config = {.num_experts = 4, .top_k = 3};
+  c.table = {3, 4, 1, -1, std::numeric_limits<int32_t>::max(), -5};
+  c.token_ids = {0, 1};
+  const RoutedBatch plain = look_up(c, backend());
+  EXPECT_EQ(plain.expert_ids, (Ids{3, -1, 1, -1, -1, -1}));
+  EXPECT_EQ(floats(plain.gate_weights), (std::vector<float>{1 / 3.0f, 0, 1 / 3.0f, 0, 0, 0}));
+  EXPECT_EQ(plain.num_degenerate_rows, 0);
+  const BackendVector<float> values = {9, 1, 9, 1, 1, 1, 1, 1};
+  c.logits = MatrixView<const float>(values.data(), 2, 4);
+  const RoutedBatch weighed = look_up(c, backend());
+  EXPECT_EQ(weighed.expert_ids, plain.expert_ids);
+  EXPECT_EQ(floats(weighed.gate_weights), (std::vector<float>{0.5f, 0, 0.5f, 0, 0, 0}));
+  EXPECT_EQ(weighed.tokens_per_expert, (std::vector<int64_t>{0, 1, 0, 1}));
+  EXPECT_EQ(weighed.num_degenerate_rows, 1);
+}
+
+TEST_F(DeviceHashRouting, RepeatedExpertsCountInEachSlot) {
+  HashCase c;
+  c.config = {.num_experts = 2, .top_k = 2};
+  c.table = {1, 1};
+  c.token_ids = {0};
+  const BackendVector<float> values = {9, 1};
+  c.logits = MatrixView<const float>(values.data(), 1, 2);
+  const RoutedBatch routed = look_up(c, backend());
+  EXPECT_EQ(routed.expert_ids, (Ids{1, 1}));
+  EXPECT_EQ(floats(routed.gate_weights), (std::vector<float>{0.5f, 0.5f}));
+  EXPECT_EQ(routed.tokens_per_expert, (std::vector<int64_t>{0, 2}));
+}
+
 TEST_P(HashRouting, NoTokensAreLegal) {
   HashCase c;
   c.config = {.num_experts = 4, .top_k = 2};
