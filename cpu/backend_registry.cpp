@@ -4,10 +4,12 @@
 #include <new>
 #include <utility>
 
+#include "cpu/expert_affinity.h"
 #include "cpu/expert_choice.h"
 #include "cpu/hash_routing.h"
 #include "cpu/logging.h"
 #include "cpu/permutation.h"
+#include "cpu/reference/expert_affinity.h"
 #include "cpu/reference/expert_choice.h"
 #include "cpu/reference/hash_routing.h"
 #include "cpu/reference/permutation.h"
@@ -17,6 +19,7 @@
 
 #ifdef SWITCHYARD_CUDA
 #include "cuda/devices.h"
+#include "cuda/expert_affinity.h"
 #include "cuda/expert_choice.h"
 #include "cuda/hash_routing.h"
 #include "cuda/managed_memory.h"
@@ -189,6 +192,20 @@ std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig&
 #endif
     default:
       return make_cpu_hash_router(config, threads);
+  }
+}
+
+std::unique_ptr<ExpertAffinity::Implementation> make_affinity(const ExpertAffinityConfig& config,
+                                                              Backend wanted) {
+  switch (resolve_backend(wanted)) {
+    case Backend::kReference:
+      return reference::make_affinity(config);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_affinity(config);
+#endif
+    default:
+      return make_cpu_affinity(config);
   }
 }
 

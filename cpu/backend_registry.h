@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "switchyard/expert_affinity_backend.h"
 #include "switchyard/expert_choice_backend.h"
 #include "switchyard/hash_routing_backend.h"
 #include "switchyard/permuter_backend.h"
@@ -26,6 +27,8 @@ std::unique_ptr<Permuter::Implementation> make_permuter(const PermutationConfig&
 /// Both are of one backend.
 std::unique_ptr<SortingRouter::Implementation> make_sorting_router(Router router,
                                                                    Permuter permuter);
+std::unique_ptr<ExpertAffinity::Implementation> make_affinity(const ExpertAffinityConfig& config,
+                                                              Backend wanted);
 
 std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
     const ExpertChoiceConfig& config, Backend wanted, const CpuThreads& threads);

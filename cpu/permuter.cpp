@@ -13,19 +13,12 @@
 namespace switchyard {
 
 using cpu::check_matrix;
+using cpu::check_range;
 using cpu::check_vector;
+using cpu::kMaxTokens;
 using cpu::refuse;
 
 namespace {
-
-// Keeps every product of tokens, slots and bytes far inside int64.
-constexpr int64_t kMaxTokens = int64_t{1} << 48;
-
-void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
-  if (value < low || value > high) {
-    refuse(name, " is ", value, ", must be in [", low, ", ", high, "]");
-  }
-}
 
 void check_capacity(const ExpertCapacity& capacity) {
   check_range("capacity.mode", static_cast<int64_t>(capacity.mode), 0,

@@ -6,6 +6,15 @@
 
 namespace switchyard::cpu {
 
+/// Of a batch. Keeps every product of tokens, slots and bytes far inside int64.
+inline constexpr int64_t kMaxTokens = int64_t{1} << 48;
+
+inline void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
+  if (value < low || value > high) {
+    refuse(name, " is ", value, ", must be in [", low, ", ", high, "]");
+  }
+}
+
 /// `view` is any matrix view. Its memory is looked at only where it has elements.
 template <typename View>
 void check_matrix(const char* name, const View& view, int64_t rows, int64_t cols) {

@@ -49,6 +49,11 @@ struct LaunchConfig {
   bool dependent = false;
 };
 
+/// count / divisor, rounded up.
+constexpr int64_t ceil_div(int64_t count, int64_t divisor) {
+  return (count + divisor - 1) / divisor;
+}
+
 /// Enqueues `kernel`; returns what the launch itself says, never what the kernel does later.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchConfig& config,

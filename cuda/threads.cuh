@@ -9,10 +9,6 @@ namespace switchyard::cuda {
 // A grid has fewer blocks than 2^31; blocks take several items where there are more.
 inline constexpr int64_t kMaxGridBlocks = int64_t{1} << 30;
 
-constexpr int64_t ceil_div(int64_t count, int64_t divisor) {
-  return (count + divisor - 1) / divisor;
-}
-
 inline constexpr int kMaxWarps = 32;  ///< of a block
 
 __device__ __forceinline__ void clear_counters(uint32_t* counters, int size) {
