@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "switchyard/expert_affinity.h"
 #include "switchyard/expert_choice.h"
 #include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
@@ -152,6 +153,32 @@ TEST_P(RoutingAllocation, Contract7_HashRoutingNeverAllocates) {
               0)
         << variant.name;
   }
+}
+
+TEST(Allocation, Contract7_AffinityAllocatesOnlyWhenItIsMade) {
+  const std::vector<int32_t> ids(4000, 39);
+  const std::vector<int64_t> counts(40, 1);
+  std::vector<float> scores(40);
+  std::vector<int64_t> activations(40);
+  std::vector<int32_t> experts(8);
+  for (const Backend backend : {Backend::kReference, Backend::kCpu}) {
+    ExpertAffinity affinity({.num_experts = 40}, backend);
+    EXPECT_EQ(allocations_of([&] {
+                affinity.record({ids.data(), 2, 1});
+                affinity.record({ids.data(), 1000, 4});
+                affinity.update();
+                affinity.update({counts.data(), 40});
+                affinity.scores({scores.data(), 40});
+                affinity.activations({activations.data(), 40});
+                const int64_t count = affinity.top_k({experts.data(), 8});
+                (void)affinity.least({experts.data(), count});
+                (void)affinity.percentile(39);
+                affinity.reset();
+              }),
+              0)
+        << name_of(backend);
+  }
+  EXPECT_EQ(activations[39], 4003);
 }
 
 std::string test_name(const ::testing::TestParamInfo<ScoreFunction>& test) {
