@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/install_dependencies.sh
 cmake --preset default >/dev/null
-cmake --build --preset default --target routing_bench permutation_bench
+cmake --build --preset default --target routing_bench permutation_bench affinity_bench
 
 bin=build/default/bin
 model=$(LC_ALL=C lscpu | sed -n 's/^Model name: *//p' | head -n 1)
@@ -34,6 +34,9 @@ trap 'rm -f "$partial"' EXIT
   if [[ -x /usr/bin/python3 ]]; then /usr/bin/python3 bench/torch_routing.py "$bin/routing_bench"; fi
   printf '\n## Permutation\n\n```text\n'
   "$bin/permutation_bench" --benchmark_min_time=0.05 "$@" 2>/dev/null
+  echo '```'
+  printf '\n## Affinity\n\n```text\n'
+  "$bin/affinity_bench" --benchmark_min_time=0.05 2>/dev/null
   echo '```'
 } >"$partial"
 cp "$partial" "$out"
