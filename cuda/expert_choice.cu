@@ -74,7 +74,7 @@ class CudaExpertChoiceRouter final : public ExpertChoiceRouter::Implementation {
     task.token_ids = result.token_ids;
     task.gate_weights = result.gate_weights;
     task.over_experts = config.score == ExpertChoiceScore::kSoftmaxOverExperts;
-    task.aligned_rows = has_aligned_rows(inputs.logits, scoring_.per_lane);
+    task.aligned_rows = rows_take_vectors(inputs.logits, std::min(scoring_.per_lane, 4));
     WorkspaceParts parts(workspace.data());
     take_parts(parts, task);
     launch_kernels(task, stream);

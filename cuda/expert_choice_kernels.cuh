@@ -8,7 +8,7 @@ namespace switchyard::cuda {
 
 /// One warp scores one token at a time; a block writes the keys of kTileTokens neighbours together.
 template <int kPerLane>
-__global__ void __launch_bounds__(kTileTokens* kWarpSize)
+__global__ void __launch_bounds__(kTileTokens* kWarpSize, 1)
     score_tokens_kernel(ExpertChoiceTask task) {
   using Layout = RowLayout<kPerLane>;
   using Packed = PackedElements<uint32_t, Layout::kVector>;

@@ -46,15 +46,16 @@ class CudaHashRouter final : public HashRouter::Implementation {
              StreamView stream) const override {
     check_arguments(inputs, result, stream);
     HashTask task;
-    task.route = {
-        .config = config,
-        .logits = inputs.logits,
-        .expert_ids = result.expert_ids,
-        .gate_weights = result.gate_weights,
-        .tokens_per_expert =
-            result.tokens_per_expert.empty() ? nullptr : counters(result.tokens_per_expert.data),
-        .num_degenerate_rows = counters(result.num_degenerate_rows),
-        .aligned_rows = choice_.per_lane > 0 && has_aligned_rows(inputs.logits, choice_.per_lane)};
+    task.route = {.config = config,
+                  .logits = inputs.logits,
+                  .expert_ids = result.expert_ids,
+                  .gate_weights = result.gate_weights,
+                  .tokens_per_expert = result.tokens_per_expert.empty()
+                                           ? nullptr
+                                           : counters(result.tokens_per_expert.data),
+                  .num_degenerate_rows = counters(result.num_degenerate_rows),
+                  .aligned_rows = choice_.per_lane > 0 &&
+                                  rows_take_vectors(inputs.logits, std::min(choice_.per_lane, 4))};
     task.token_ids = inputs.token_ids;
     task.table = inputs.table;
     task.plain_weight = plain_hash_weight(config);

@@ -56,14 +56,6 @@ __device__ void load_row(const T* row, int num_experts, bool aligned, float (&x)
   }
 }
 
-/// Whether all rows start where vectors of min(4, per_lane) elements may be loaded.
-inline bool has_aligned_rows(const ConstTensorView& logits, int per_lane) {
-  const int64_t vector = std::min(per_lane, 4);
-  const int64_t bytes = vector * size_of(logits.dtype);
-  return logits.cols % vector == 0 && logits.row_stride % vector == 0 &&
-         reinterpret_cast<std::uintptr_t>(logits.data) % static_cast<std::size_t>(bytes) == 0;
-}
-
 /// A token's row, widened; -inf for logits that are NaN or infinite, and behind the row.
 template <int kPerLane>
 __device__ void load_finite_row(const ConstTensorView& logits, int64_t token, bool aligned,

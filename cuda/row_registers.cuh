@@ -27,21 +27,26 @@ __device__ bool route_row_by_thread(const RouteTask& task, const BlockTally& tal
   }
   uint32_t chosen[kMaxThreadTopK] = {};
   int experts[kMaxThreadTopK] = {};
+  bool is_short = false;
 #pragma unroll
   for (int slot = 0; slot < kMaxThreadTopK; ++slot) {
-    if (slot >= top_k) break;
+    // Not a way out of the loop: that could not be unrolled, and the arrays would leave the
+    // registers.
+    if (slot < top_k) {
 #pragma unroll
-    for (int expert = 0; expert < kMaxRowExperts; ++expert) {
-      if (keys[expert] <= chosen[slot]) continue;
-      chosen[slot] = keys[expert];
-      experts[slot] = expert;
-    }
-    if (chosen[slot] == 0) return false;
+      for (int expert = 0; expert < kMaxRowExperts; ++expert) {
+        const bool is_better = keys[expert] > chosen[slot];
+        chosen[slot] = is_better ? keys[expert] : chosen[slot];
+        experts[slot] = is_better ? expert : experts[slot];
+      }
+      is_short |= chosen[slot] == 0;
 #pragma unroll
-    for (int expert = 0; expert < kMaxRowExperts; ++expert) {
-      if (expert == experts[slot]) keys[expert] = 0;
+      for (int expert = 0; expert < kMaxRowExperts; ++expert) {
+        keys[expert] = expert == experts[slot] ? 0 : keys[expert];
+      }
     }
   }
+  if (is_short) return false;
   const float max = float_of_key(chosen[0]);
   float terms[kMaxThreadTopK];
 #pragma unroll
@@ -52,9 +57,10 @@ __device__ bool route_row_by_thread(const RouteTask& task, const BlockTally& tal
   const float total = (terms[0] + terms[2]) + (terms[1] + terms[3]);
 #pragma unroll
   for (int slot = 0; slot < kMaxThreadTopK; ++slot) {
-    if (slot >= top_k) break;
-    store_choice(task, tally, token, slot, experts[slot],
-                 terms[slot] / total * task.config.routed_scaling_factor);
+    if (slot < top_k) {
+      store_choice(task, tally, token, slot, experts[slot],
+                   terms[slot] / total * task.config.routed_scaling_factor);
+    }
   }
   return true;
 }

@@ -10,7 +10,7 @@ namespace switchyard::cuda {
 inline constexpr int kCutThreads = 512;
 
 /// One block gives one expert's assignments their rows.
-__global__ void __launch_bounds__(kCutThreads) cut_kernel(SortArgs args) {
+__global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(SortArgs args) {
   SWITCHYARD_SHARED(CutoffScratch, scratch);
   let_next_grid_start();
   wait_for_previous_grid();
