@@ -4,31 +4,19 @@
 
 #include <algorithm>
 #include <memory>
-#include <stdexcept>
+
+#include "tests/simt/device_array.h"
 
 namespace switchyard::bench {
 namespace {
 
-void require(cudaError_t status, const char* call) {
-  if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(status));
-}
-
-class Stream {
- public:
-  Stream() { require(cudaStreamCreate(&handle_), "cudaStreamCreate"); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  ~Stream() { cudaStreamDestroy(handle_); }
-  [[nodiscard]] cudaStream_t get() const { return handle_; }
-
- private:
-  cudaStream_t handle_ = nullptr;
-};
+using test::CapturedGraph;
+using test::require_success;
+using test::Stream;
 
 class Event {
  public:
-  Event() { require(cudaEventCreate(&handle_), "cudaEventCreate"); }
+  Event() { require_success(cudaEventCreate(&handle_)); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   ~Event() { cudaEventDestroy(handle_); }
@@ -36,30 +24,6 @@ class Event {
 
  private:
   cudaEvent_t handle_ = nullptr;
-};
-
-/// Calls in a row, captured.
-class Graph {
- public:
-  Graph(const TimedCall& call, int num_calls, cudaStream_t stream) {
-    cudaGraph_t graph = nullptr;
-    require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "cudaStreamBeginCapture");
-    for (int i = 0; i < num_calls; ++i) call.enqueue(i, stream);
-    require(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
-    cudaGraphDestroy(graph);
-    require(status, "cudaGraphInstantiate");
-  }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  ~Graph() { cudaGraphExecDestroy(executable_); }
-
-  void launch(cudaStream_t stream) const {
-    require(cudaGraphLaunch(executable_, stream), "cudaGraphLaunch");
-  }
-
- private:
-  cudaGraphExec_t executable_ = nullptr;
 };
 
 double median(std::vector<double> values) {
@@ -75,21 +39,23 @@ std::vector<double> time_interleaved(const std::vector<TimedCall>& calls,
   const Stream stream;
   const Event start;
   const Event end;
-  std::vector<std::unique_ptr<Graph>> graphs;
+  std::vector<std::unique_ptr<CapturedGraph>> graphs;
   for (const TimedCall& call : calls) {
-    graphs.push_back(std::make_unique<Graph>(call, options.calls, stream.get()));
-    graphs.back()->launch(stream.get());  // the first replay uploads the graph
+    graphs.push_back(std::make_unique<CapturedGraph>([&](cudaStream_t captured) {
+      for (int i = 0; i < options.calls; ++i) call.enqueue(i, captured);
+    }));
+    graphs.back()->launch(stream.handle);  // the first replay uploads the graph
   }
-  require(cudaStreamSynchronize(stream.get()), "cudaStreamSynchronize");
+  require_success(cudaStreamSynchronize(stream.handle));
   std::vector<std::vector<double>> samples(calls.size());
   for (int repeat = 0; repeat < options.repeats; ++repeat) {
     for (size_t i = 0; i < calls.size(); ++i) {
-      require(cudaEventRecord(start.get(), stream.get()), "cudaEventRecord");
-      for (int replay = 0; replay < options.replays; ++replay) graphs[i]->launch(stream.get());
-      require(cudaEventRecord(end.get(), stream.get()), "cudaEventRecord");
-      require(cudaEventSynchronize(end.get()), "cudaEventSynchronize");
+      require_success(cudaEventRecord(start.get(), stream.handle));
+      for (int replay = 0; replay < options.replays; ++replay) graphs[i]->launch(stream.handle);
+      require_success(cudaEventRecord(end.get(), stream.handle));
+      require_success(cudaEventSynchronize(end.get()));
       float milliseconds = 0;
-      require(cudaEventElapsedTime(&milliseconds, start.get(), end.get()), "cudaEventElapsedTime");
+      require_success(cudaEventElapsedTime(&milliseconds, start.get(), end.get()));
       samples[i].push_back(1e3 * milliseconds / (options.replays * options.calls));
     }
   }

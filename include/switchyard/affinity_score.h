@@ -1,6 +1,7 @@
 // The fixed-point arithmetic of ExpertAffinity, the same bits on host and device.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -21,12 +22,12 @@ struct AffinityRule {
 /// halves up, but a boost above 0 is at least one unit, so that it is never lost.
 inline AffinityRule make_affinity_rule(float decay, float activation_boost, float max_score) {
   AffinityRule rule;
-  rule.decay = static_cast<uint64_t>(static_cast<double>(decay) * 0x1p32 + 0.5);
+  rule.decay = static_cast<uint64_t>(std::llround(static_cast<double>(decay) * 0x1p32));
   if (activation_boost <= 0.0f || max_score <= 0.0f) return rule;
   rule.boost = kMaxAffinityUnits;
   if (activation_boost < max_score) {
     const double share = static_cast<double>(activation_boost) / max_score;
-    const auto units = static_cast<uint64_t>(share * kMaxAffinityUnits + 0.5);
+    const auto units = static_cast<uint64_t>(std::llround(share * kMaxAffinityUnits));
     rule.boost = units == 0 ? 1 : units;
   }
   return rule;

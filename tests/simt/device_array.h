@@ -1,4 +1,4 @@
-// Device memory that a test fills and reads, and streams.
+// Device memory that a test or a benchmark fills and reads, streams, and graphs.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -58,6 +58,35 @@ struct Stream {
   Stream& operator=(const Stream&) = delete;
   ~Stream() { cudaStreamDestroy(handle); }
   cudaStream_t handle = nullptr;
+};
+
+/// What `enqueue` puts into a stream, captured.
+class CapturedGraph {
+ public:
+  template <typename Enqueue>
+  explicit CapturedGraph(const Enqueue& enqueue) {
+    cudaGraph_t graph = nullptr;
+    require_success(cudaStreamBeginCapture(stream_.handle, cudaStreamCaptureModeGlobal));
+    enqueue(stream_.handle);
+    require_success(cudaStreamEndCapture(stream_.handle, &graph));
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    require_success(status);
+  }
+  CapturedGraph(const CapturedGraph&) = delete;
+  CapturedGraph& operator=(const CapturedGraph&) = delete;
+  ~CapturedGraph() { cudaGraphExecDestroy(executable_); }
+
+  void launch(cudaStream_t stream) const { require_success(cudaGraphLaunch(executable_, stream)); }
+  /// Runs it to its end.
+  void replay() const {
+    launch(stream_.handle);
+    require_success(cudaStreamSynchronize(stream_.handle));
+  }
+
+ private:
+  Stream stream_;
+  cudaGraphExec_t executable_ = nullptr;
 };
 
 }  // namespace switchyard::test

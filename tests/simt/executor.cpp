@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <numeric>
+#include <set>
 
 #include "tests/simt/address_sanitizer.h"
 #include "tests/simt/block.h"
@@ -135,6 +136,9 @@ void execute(const Launch& launch) {
   prepare_threads(launch.block);
   set_kernel_call(launch.call.get());
   ++totals.launches;
+  static std::set<const void*> kernels;
+  kernels.insert(launch.kernel);
+  totals.kernels = static_cast<int64_t>(kernels.size());
   const Executing executing;
 
   if (race_observer != nullptr) {

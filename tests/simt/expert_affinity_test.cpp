@@ -40,29 +40,22 @@ TEST(CudaAffinity, Contract7_AGraphCountsWhatIsThereWhenItRuns) {
   DeviceArray<int32_t> ids(400 * 4);
   DeviceArray<int64_t> counts(150);
   const int64_t allocations = simt::num_device_allocations();
-  const Stream stream;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  require_success(cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeGlobal));
-  affinity.record({ids.data(), 400, 4}, stream.handle);
-  affinity.update({counts.data(), 150}, stream.handle);
-  require_success(cudaStreamEndCapture(stream.handle, &graph));
-  require_success(cudaGraphInstantiate(&executable, graph, 0));
+  const CapturedGraph graph([&](cudaStream_t stream) {
+    affinity.record({ids.data(), 400, 4}, stream);
+    affinity.update({counts.data(), 150}, stream);
+  });
   for (int round = 0; round < 3; ++round) {
     const AffinityBatch batch(150, 400, 4, 0, random);
     ids.upload({batch.ids.begin(), batch.ids.end()});
     std::vector<int64_t> given(150);
     for (int64_t& count : given) count = random.below(5);
     counts.upload(given);
-    require_success(cudaGraphLaunch(executable, stream.handle));
-    require_success(cudaStreamSynchronize(stream.handle));
+    graph.replay();
     reference.record(batch.view());
     reference.update({given.data(), 150});
     expect_same(affinity, reference);
   }
   EXPECT_EQ(simt::num_device_allocations(), allocations);
-  require_success(cudaGraphExecDestroy(executable));
-  require_success(cudaGraphDestroy(graph));
 }
 
 TEST(CudaAffinity, FollowsARouterInItsStream) {

@@ -86,23 +86,14 @@ TEST(CudaExpertChoice, Contract7_AGraphChoosesFromWhatIsThereWhenItRuns) {
     for (const int64_t num_tokens : {5, 700}) {
       DeviceChoice batch(router, num_tokens);
       const int64_t allocations = simt::num_device_allocations();
-      const Stream stream;
-      cudaGraph_t graph = nullptr;
-      cudaGraphExec_t executable = nullptr;
-      require_success(cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeGlobal));
-      batch.route(stream.handle);
-      require_success(cudaStreamEndCapture(stream.handle, &graph));
-      require_success(cudaGraphInstantiate(&executable, graph, 0));
+      const CapturedGraph graph([&](cudaStream_t stream) { batch.route(stream); });
       EXPECT_EQ(simt::num_device_allocations(), allocations);
       for (uint64_t seed = 1; seed <= 3; ++seed) {
         const std::vector<float> values = logits_of(num_tokens, seed);
         batch.logits.upload(values);
-        require_success(cudaGraphLaunch(executable, stream.handle));
-        require_success(cudaStreamSynchronize(stream.handle));
+        graph.replay();
         batch.expect_chosen(values);
       }
-      require_success(cudaGraphExecDestroy(executable));
-      require_success(cudaGraphDestroy(graph));
     }
   }
 }

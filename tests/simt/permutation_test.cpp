@@ -229,27 +229,24 @@ TEST(CudaPermutation, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
       const DeviceArray<float> to(tokens.size());
       const int64_t allocations = simt::num_device_allocations();
 
-      Stream stream;
-      cudaGraph_t graph = nullptr;
-      cudaGraphExec_t executable = nullptr;
-      require_success(cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeGlobal));
-      device.sort(stream.handle);
-      device.permuter->permute(
-          device.view(), {reinterpret_cast<const std::byte*>(from.data()), num_tokens, kHidden * 4},
-          {reinterpret_cast<std::byte*>(sorted.data()), device.sizes.num_rows, kHidden * 4},
-          stream.handle);
-      device.permuter->unpermute(
-          device.view(), MatrixView<const float>(sorted.data(), device.sizes.num_rows, kHidden), {},
-          MatrixView<float>(to.data(), num_tokens, kHidden), stream.handle);
-      require_success(cudaStreamEndCapture(stream.handle, &graph));
-      require_success(cudaGraphInstantiate(&executable, graph, 0));
+      const CapturedGraph graph([&](cudaStream_t stream) {
+        device.sort(stream);
+        device.permuter->permute(
+            device.view(),
+            {reinterpret_cast<const std::byte*>(from.data()), num_tokens, kHidden * 4},
+            {reinterpret_cast<std::byte*>(sorted.data()), device.sizes.num_rows, kHidden * 4},
+            stream);
+        device.permuter->unpermute(
+            device.view(), MatrixView<const float>(sorted.data(), device.sizes.num_rows, kHidden),
+            {}, MatrixView<float>(to.data(), num_tokens, kHidden), stream);
+      });
       EXPECT_EQ(simt::num_device_allocations(), allocations);
 
       for (uint64_t seed = 2; seed <= 3; ++seed) {
         const auto batch = random_case(config, num_tokens, seed);
         device.ids.upload(batch.ids);
         device.weights.upload(batch.weights);
-        require_success(cudaGraphLaunch(executable, stream.handle));
+        graph.replay();
         const SortedBatch expected = sort_guarded(reference_variant(), batch);
         ASSERT_EQ(device.download(), expected) << "seed " << seed;
         const std::vector<float> sums = to.download();
@@ -259,8 +256,6 @@ TEST(CudaPermutation, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
           ASSERT_EQ(sums[token * kHidden + kHidden - 1], static_cast<float>(rows));
         }
       }
-      require_success(cudaGraphExecDestroy(executable));
-      require_success(cudaGraphDestroy(graph));
     }
   }
 }

@@ -77,23 +77,15 @@ TEST(CudaRouting, Contract7_AGraphRoutesWhatIsThereWhenItRuns) {
   for (const int64_t num_tokens : {5, 200}) {
     DeviceBatch batch(num_tokens);
     const int64_t allocations = simt::num_device_allocations();
-    const Stream stream;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    require_success(cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeGlobal));
-    router.route(batch.inputs(), batch.result(), {}, stream.handle);
-    require_success(cudaStreamEndCapture(stream.handle, &graph));
-    require_success(cudaGraphInstantiate(&executable, graph, 0));
+    const CapturedGraph graph(
+        [&](cudaStream_t stream) { router.route(batch.inputs(), batch.result(), {}, stream); });
     EXPECT_EQ(simt::num_device_allocations(), allocations);
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       const std::vector<float> values = logits_of(num_tokens, seed);
       batch.logits.upload(values);
-      require_success(cudaGraphLaunch(executable, stream.handle));
-      require_success(cudaStreamSynchronize(stream.handle));
+      graph.replay();
       batch.expect_routed(values);
     }
-    require_success(cudaGraphExecDestroy(executable));
-    require_success(cudaGraphDestroy(graph));
   }
 }
 

@@ -54,6 +54,7 @@ class ScopedSettings {
 
 /// Totals since the program started.
 struct Statistics {
+  int64_t kernels = 0;  ///< different ones
   int64_t launches = 0;
   int64_t blocks = 0;
   int64_t threads = 0;

@@ -147,22 +147,13 @@ TEST(CudaSortingRouter, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
   for (const int64_t num_tokens : {5, 200}) {
     SortedRouting batch(router, num_tokens);
     const int64_t allocations = simt::num_device_allocations();
-    const Stream stream;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    require_success(cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeGlobal));
-    batch.route(true, stream.handle);
-    require_success(cudaStreamEndCapture(stream.handle, &graph));
-    require_success(cudaGraphInstantiate(&executable, graph, 0));
+    const CapturedGraph graph([&](cudaStream_t stream) { batch.route(true, stream); });
     EXPECT_EQ(simt::num_device_allocations(), allocations);
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       batch.fill(seed);
-      require_success(cudaGraphLaunch(executable, stream.handle));
-      require_success(cudaStreamSynchronize(stream.handle));
+      graph.replay();
       batch.expect_sorted(seed);
     }
-    require_success(cudaGraphExecDestroy(executable));
-    require_success(cudaGraphDestroy(graph));
   }
 }
 
