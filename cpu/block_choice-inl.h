@@ -108,20 +108,34 @@ HWY_INLINE bool LowBitsUnused(const float* HWY_RESTRICT row, size_t size, int32_
   return (used & low_bits) == 0;
 }
 
-// One row a lane: lists of kList keys absorb eight columns at a time. A key is the score's ordered
-// bits with the lowest log2(size) replaced by the complement of the position, so one exchange is a
-// max and a min; what that may have confused is found afterwards. top_k <= kList; block.size is a
-// multiple of 4, above 4 for bfloat16.
-template <size_t kList, typename T>
-HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
+// Lists of the greatest keys of each row, one row a lane, and the greatest key left out of them.
+template <size_t kList>
+struct KeyLists {
+  IntVec top[kList];
+  IntVec rejected;
+};
+
+// `key` with the bits of `low` replaced by those of `bits`, which has no others.
+HWY_INLINE IntVec WithLowBits(IntVec low, IntVec bits, IntVec key) {
+#if HWY_CAP_GE512
+  return hn::IfVecThenElse(low, bits, key);  // one instruction; elsewhere it is for whole lanes
+#else
+  return hn::Or(hn::AndNot(low, key), bits);
+#endif
+}
+
+// Fills the lists, eight columns at a time. A key is the score's ordered bits with the lowest ones,
+// `low_bits`, replaced by the complement of the position, so one exchange is a max and a min. With
+// kPositive the ordered bits are the score's own, which is right for those above 0 and costs less.
+template <size_t kList, bool kPositive, typename T>
+HWY_INLINE void FillKeyLists(const BlockScores<T>& block, int32_t low_bits,
+                             KeyLists<kList>& lists) {
   static_assert(kList == 4 || kList == 8);
   constexpr bool kExact = sizeof(T) == 2;  // the low bits of bfloat16 are free
   const FloatTag d;
   const IntTag di;
-  const auto low_bits = static_cast<int32_t>(std::bit_ceil(block.size) - 1);
   const IntVec low = hn::Set(di, low_bits);
   const IntVec lowest = hn::Set(di, INT32_MIN);
-  IntVec top[kList];
   IntVec rejected = lowest;
   for (size_t begin = 0; begin < block.size; begin += 8) {
     FloatVec columns[8];
@@ -142,9 +156,10 @@ HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockCh
         keys[i] = lowest;
         continue;
       }
-      const IntVec ordered = OrderedBits(hn::Add(columns[i], hn::Zero(d)));
       const auto complement = static_cast<int32_t>(static_cast<size_t>(low_bits) - begin - i);
-      keys[i] = hn::Or(hn::AndNot(low, ordered), hn::Set(di, complement));
+      const IntVec ordered =
+          kPositive ? hn::BitCast(di, columns[i]) : OrderedBits(hn::Add(columns[i], hn::Zero(d)));
+      keys[i] = WithLowBits(low, hn::Set(di, complement), ordered);
     }
     if constexpr (kList == 8) {
       SortList<8>(di, keys);
@@ -154,11 +169,40 @@ HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockCh
       MergeTop<4, !kExact>(di, keys, keys + 4, rejected);
     }
     if (begin == 0) {
-      for (size_t i = 0; i < kList; ++i) top[i] = keys[i];
+      for (size_t i = 0; i < kList; ++i) lists.top[i] = keys[i];
     } else {
-      MergeTop<kList, !kExact>(di, top, keys, rejected);
+      MergeTop<kList, !kExact>(di, lists.top, keys, rejected);
     }
   }
+  lists.rejected = rejected;
+}
+
+template <size_t kList, typename T>
+HWY_NOINLINE void FillKeyListsOfAnySign(const BlockScores<T>& block, int32_t low_bits,
+                                        KeyLists<kList>& lists) {
+  FillKeyLists<kList, false>(block, low_bits, lists);
+}
+
+// One row a lane. What keys without their lowest bits may have confused is found afterwards.
+// top_k <= kList; block.size is a multiple of 4, above 4 for bfloat16. `expects_positive` is true
+// at first and then what the block before this one made of it.
+template <size_t kList, typename T>
+HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, bool& expects_positive,
+                              BlockChoice& choice) {
+  constexpr bool kExact = sizeof(T) == 2;
+  const FloatTag d;
+  const IntTag di;
+  const auto low_bits = static_cast<int32_t>(std::bit_ceil(block.size) - 1);
+  const IntVec low = hn::Set(di, low_bits);
+  KeyLists<kList> lists;
+  // The best few of many are above 0 as a rule; where one is not, the keys are made again.
+  expects_positive &= block.size >= 4 * top_k;
+  if (HWY_LIKELY(expects_positive)) {
+    FillKeyLists<kList, true>(block, low_bits, lists);
+    expects_positive = hn::AllTrue(di, hn::Gt(lists.top[top_k - 1], low));
+  }
+  if (HWY_UNLIKELY(!expects_positive)) FillKeyListsOfAnySign<kList>(block, low_bits, lists);
+  const IntVec* const top = lists.top;
 
   const IntVec last = top[top_k - 1];
   choice.unsure = MaskBits(hn::Or(hn::Gt(top[0], hn::Set(di, kHighestFiniteKey)),
@@ -183,7 +227,7 @@ HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, BlockCh
     choice.unsure |= MaskBits(disordered);
     // Where the best one left out differs from the last one kept in its low bits only, the two may
     // be in the wrong order.
-    const IntVec next = top_k < kList ? top[top_k] : rejected;
+    const IntVec next = top_k < kList ? top[top_k] : lists.rejected;
     const auto alike = hn::Eq(hn::AndNot(low, next), hn::AndNot(low, last));
     for (uint64_t bits = MaskBits(alike) & ~choice.unsure; bits != 0; bits &= bits - 1) {
       const size_t row = hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);

@@ -50,15 +50,16 @@ HWY_INLINE void StoreBlock(const BlockOutput& out, size_t top_k, const IntVec* e
 }
 
 template <BlockMethod kMethod, typename T>
-HWY_INLINE void ChooseBlock(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
+HWY_INLINE void ChooseBlock(const BlockScores<T>& block, size_t top_k,
+                            [[maybe_unused]] bool& expects_positive, BlockChoice& choice) {
   if constexpr (kMethod == BlockMethod::kPairs1) {
     ChooseByPairs<1>(block, choice);
   } else if constexpr (kMethod == BlockMethod::kPairs2) {
     ChooseByPairs<2>(block, choice);
   } else if constexpr (kMethod == BlockMethod::kLanes4) {
-    ChooseByLanes<4>(block, top_k, choice);
+    ChooseByLanes<4>(block, top_k, expects_positive, choice);
   } else if constexpr (kMethod == BlockMethod::kLanes8) {
-    ChooseByLanes<8>(block, top_k, choice);
+    ChooseByLanes<8>(block, top_k, expects_positive, choice);
   } else if constexpr (kMethod == BlockMethod::kThreshold4) {
     ChooseByThreshold<16, 4, 8>(block, top_k, choice);
   } else if constexpr (kMethod == BlockMethod::kThreshold8) {
@@ -198,7 +199,7 @@ HWY_NOINLINE uint64_t RouteBlock(const RouteTask& task, const BlockPlan& plan, i
   }
 
   BlockChoice choice;
-  ChooseBlock<kMethod>(scores, top_k, choice);
+  ChooseBlock<kMethod>(scores, top_k, scratch.expects_positive, choice);
   if (HWY_UNLIKELY(choice.unsure != 0)) ChooseUnsureRows(scores, top_k, choice);
   if (plan.compacts) ExpertsFromPositions(plan, scratch.to_expert, top_k, choice);
   FloatVec weights[kMaxBlockTopK];

@@ -27,6 +27,7 @@ struct BlockScratch {
   HWY_ALIGN float limited[kLanes * kMaxBlockScores];  // to the best groups
   HWY_ALIGN float bias[kMaxBlockScores];              // padded with zeros
   HWY_ALIGN int32_t to_expert[kLanes * kLanes];       // see CompactRow()
+  bool expects_positive = true;                       // see ChooseByLanes()
 };
 
 // Scores plus bias of `row`, -inf where a logit or its selection score is not finite, into `out`.
