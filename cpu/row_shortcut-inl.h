@@ -135,9 +135,14 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
   ShortcutChoice choice;
   for (float& term : choice.terms) term = 0.0f;
   const hn::CappedTag<float, 8> eight;
-  if (top_k == 2 && num_experts <= hn::Lanes(eight) && config.renormalize &&
-      ChooseBestTwo(eight, row, num_experts, choice)) {
-    // Done; ties go the longer way.
+  bool is_chosen = false;  // ties go the longer way
+  if (top_k == 2 && config.renormalize && num_experts <= kLanes) {
+    is_chosen = num_experts <= hn::Lanes(eight)
+                    ? ChooseBestTwo(eight, row, num_experts, choice)
+                    : ChooseBestTwo(FloatTag(), row, num_experts, choice);
+  }
+  if (is_chosen) {
+    // Nothing is left to do.
   } else if (num_experts <= kLanes) {
     if (!ChooseTinyRow(row, num_experts, top_k, config.renormalize, choice)) return false;
   } else {
