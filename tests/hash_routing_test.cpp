@@ -210,10 +210,10 @@ class HashRefusals : public HashRouting {
     const BackendVector<int32_t> listed(table.begin(), table.end());
     const BackendVector<float> values(16, 0.0f);
     RoutingResult result;
-    result.expert_ids = ids.matrix();
-    result.gate_weights = weights.matrix();
-    result.tokens_per_expert = counts.vector();
-    if (losses) result.loss_sums = counts.vector();
+    result.expert_ids = ids_.matrix();
+    result.gate_weights = weights_.matrix();
+    result.tokens_per_expert = counts_.vector();
+    if (losses) result.loss_sums = counts_.vector();
     ConstTensorView logits;
     if (columns > 0) logits = MatrixView<const float>(values.data(), 2, columns);
     try {
@@ -229,9 +229,9 @@ class HashRefusals : public HashRouting {
     return "";
   }
 
-  Guarded<int32_t> ids{2, 2, 2};
-  Guarded<float> weights{2, 2, 2};
-  Guarded<int64_t> counts{1, 4, 4};
+  Guarded<int32_t> ids_{2, 2, 2};
+  Guarded<float> weights_{2, 2, 2};
+  Guarded<int64_t> counts_{1, 4, 4};
 };
 
 TEST_P(HashRefusals, Contract10_NameArgumentValueAndLimitAndWriteNothing) {
@@ -242,7 +242,7 @@ TEST_P(HashRefusals, Contract10_NameArgumentValueAndLimitAndWriteNothing) {
   EXPECT_THROW(HashRouter({.num_experts = 0, .top_k = 1}, GetParam()), InvalidArgument);
   EXPECT_THROW((void)HashRouter({.num_experts = 4, .top_k = 2}, GetParam()).workspace_bytes(-1),
                InvalidArgument);
-  EXPECT_TRUE(ids.untouched() && weights.untouched() && counts.untouched());
+  EXPECT_TRUE(ids_.untouched() && weights_.untouched() && counts_.untouched());
   EXPECT_EQ(refusal({0, 1}, good), "");
 }
 
@@ -255,7 +255,7 @@ TEST_P(HashRefusals, Contract10_HostsNameIdsOutOfRangeAndWriteNothing) {
   EXPECT_EQ(refusal({0, 1}, {0, 1, 2, 4}), "table[1, 1] is 4, must be in [0, 4)");
   EXPECT_EQ(refusal({0, 1}, {0, -1, 2, 3}), "table[0, 1] is -1, must be in [0, 4)");
   EXPECT_EQ(refusal({0, 1}, {0, 1, 3, 3}), "table[1, 1] is 3, must not repeat within the row");
-  EXPECT_TRUE(ids.untouched() && weights.untouched() && counts.untouched());
+  EXPECT_TRUE(ids_.untouched() && weights_.untouched() && counts_.untouched());
   EXPECT_EQ(refusal({0, 0}, {0, 1, 9, 9}, 4), "") << "rows that are not used may hold anything";
 }
 
