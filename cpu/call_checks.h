@@ -11,6 +11,13 @@
 
 namespace switchyard::cpu {
 
+/// @throws InvalidArgument  for another shape or an unknown element type.
+void check_logits(const ConstTensorView& logits, int64_t num_tokens, int32_t num_experts);
+
+/// Ids, weights and counts of a result.
+/// @throws InvalidArgument  when a shape disagrees with the config, or weights are of another type.
+void check_routed(const RouterConfig& config, const RoutingResult& result, int64_t num_tokens);
+
 /// @throws InvalidArgument  as Router::route() does for shapes.
 void check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
                       const RoutingResult& result);

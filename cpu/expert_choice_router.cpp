@@ -46,12 +46,8 @@ namespace {
 void check_call(const ExpertChoiceConfig& config, const ExpertChoiceInputs& inputs,
                 const ExpertChoiceResult& result) {
   const ConstTensorView& logits = inputs.logits;
-  if (logits.dtype > DataType::kBFloat16) {
-    refuse("logits have element type ", static_cast<int>(logits.dtype),
-           ", must be F32, F16 or BF16");
-  }
   const int64_t num_tokens = logits.rows;
-  check_matrix("logits", logits, num_tokens, config.num_experts);
+  cpu::check_logits(logits, num_tokens, config.num_experts);
   if (num_tokens > std::numeric_limits<int32_t>::max()) {
     refuse("logits have ", num_tokens, " rows, must have at most ",
            std::numeric_limits<int32_t>::max());

@@ -55,19 +55,9 @@ void check_call(const RouterConfig& config, const HashRoutingInputs& inputs,
   check_matrix("table", inputs.table, inputs.table.rows, config.top_k);
   const ConstTensorView& logits = inputs.logits;
   if (logits.data != nullptr || logits.rows != 0 || logits.cols != 0) {
-    if (logits.dtype > DataType::kBFloat16) {
-      refuse("logits have element type ", static_cast<int>(logits.dtype),
-             ", must be F32, F16 or BF16");
-    }
-    check_matrix("logits", logits, num_tokens, config.num_experts);
+    cpu::check_logits(logits, num_tokens, config.num_experts);
   }
-  check_matrix("expert_ids", result.expert_ids, num_tokens, config.num_slots());
-  if (result.gate_weights.dtype != DataType::kFloat32 &&
-      result.gate_weights.dtype != DataType::kBFloat16) {
-    refuse("gate_weights are ", name_of(result.gate_weights.dtype), ", must be F32 or BF16");
-  }
-  check_matrix("gate_weights", result.gate_weights, num_tokens, config.num_slots());
-  check_optional_vector("tokens_per_expert", result.tokens_per_expert, config.num_expert_ids());
+  cpu::check_routed(config, result, num_tokens);
   if (!result.loss_sums.empty()) {
     refuse("loss_sums has ", result.loss_sums.size, " elements, must be empty");
   }

@@ -55,17 +55,16 @@ void validate(const RouterConfig& config) {
   }
 }
 
-void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
-                           const RoutingResult& result) {
-  const int64_t num_tokens = inputs.logits.rows;
-  if (inputs.logits.dtype > DataType::kBFloat16) {
-    refuse("logits have element type ", static_cast<int>(inputs.logits.dtype),
+void cpu::check_logits(const ConstTensorView& logits, int64_t num_tokens, int32_t num_experts) {
+  if (logits.dtype > DataType::kBFloat16) {
+    refuse("logits have element type ", static_cast<int>(logits.dtype),
            ", must be F32, F16 or BF16");
   }
-  check_matrix("logits", inputs.logits, num_tokens, config.num_experts);
-  check_optional_vector("selection_bias", inputs.selection_bias, config.num_experts);
-  check_optional_vector("expert_mask", inputs.expert_mask, config.num_experts);
-  check_optional_vector("token_mask", inputs.token_mask, num_tokens);
+  check_matrix("logits", logits, num_tokens, num_experts);
+}
+
+void cpu::check_routed(const RouterConfig& config, const RoutingResult& result,
+                       int64_t num_tokens) {
   check_matrix("expert_ids", result.expert_ids, num_tokens, config.num_slots());
   if (result.gate_weights.dtype != DataType::kFloat32 &&
       result.gate_weights.dtype != DataType::kBFloat16) {
@@ -73,6 +72,16 @@ void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inpu
   }
   check_matrix("gate_weights", result.gate_weights, num_tokens, config.num_slots());
   check_optional_vector("tokens_per_expert", result.tokens_per_expert, config.num_expert_ids());
+}
+
+void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
+                           const RoutingResult& result) {
+  const int64_t num_tokens = inputs.logits.rows;
+  check_logits(inputs.logits, num_tokens, config.num_experts);
+  check_optional_vector("selection_bias", inputs.selection_bias, config.num_experts);
+  check_optional_vector("expert_mask", inputs.expert_mask, config.num_experts);
+  check_optional_vector("token_mask", inputs.token_mask, num_tokens);
+  check_routed(config, result, num_tokens);
   check_optional_vector("loss_sums", result.loss_sums, router_loss_sums_size(config.num_experts));
 }
 

@@ -4,30 +4,17 @@
 
 #include "cuda/device_state.h"
 #include "cuda/expert_choice_kernels.cuh"
+#include "cuda/kernel_choice.h"
 #include "cuda/workspace_parts.h"
 
 namespace switchyard::cuda {
 namespace {
 
-using ChoiceKernel = void (*)(ExpertChoiceTask);
-
-/// Scoring kernels by the experts that a lane holds.
-struct KernelChoice {
-  int per_lane;
-  ChoiceKernel kernel;
-};
-constexpr KernelChoice kScoringKernels[] = {{2, score_tokens_kernel<2>},
-                                            {4, score_tokens_kernel<4>},
-                                            {8, score_tokens_kernel<8>},
-                                            {16, score_tokens_kernel<16>},
-                                            {64, score_tokens_kernel<64>}};
-
-const KernelChoice& scoring_kernel_for(int num_experts) {
-  for (const KernelChoice& choice : kScoringKernels) {
-    if (choice.per_lane * kWarpSize >= num_experts) return choice;
-  }
-  return kScoringKernels[std::size(kScoringKernels) - 1];
-}
+constexpr KernelChoice<ExpertChoiceTask> kScoringKernels[] = {{2, score_tokens_kernel<2>},
+                                                              {4, score_tokens_kernel<4>},
+                                                              {8, score_tokens_kernel<8>},
+                                                              {16, score_tokens_kernel<16>},
+                                                              {64, score_tokens_kernel<64>}};
 
 // Up to here few threads take several tokens each sooner than many meet at barriers.
 constexpr int64_t kFewTokens = 4 * kFewChoiceThreads;
@@ -47,7 +34,7 @@ class CudaExpertChoiceRouter final : public ExpertChoiceRouter::Implementation {
  public:
   explicit CudaExpertChoiceRouter(const ExpertChoiceConfig& choice_config)
       : Implementation(choice_config, Backend::kCuda),
-        scoring_(scoring_kernel_for(config.num_experts)) {}
+        scoring_(*find_kernel(kScoringKernels, config.num_experts)) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t max_tokens) const override {
     ExpertChoiceTask task{};
@@ -101,7 +88,7 @@ class CudaExpertChoiceRouter final : public ExpertChoiceRouter::Implementation {
   }
 
   const DeviceState device_;
-  const KernelChoice scoring_;
+  const KernelChoice<ExpertChoiceTask>& scoring_;
 };
 
 }  // namespace

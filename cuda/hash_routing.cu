@@ -8,37 +8,22 @@
 namespace switchyard::cuda {
 namespace {
 
-using HashKernel = void (*)(HashTask);
+/// By the logits of a row to sum up; first the one that sums none.
+constexpr KernelChoice<HashTask> kKernels[] = {{0, hash_kernel<0>},   {2, hash_kernel<2>},
+                                               {4, hash_kernel<4>},   {8, hash_kernel<8>},
+                                               {16, hash_kernel<16>}, {64, hash_kernel<64>}};
 
-/// Kernels by the logits of a row that a lane sums up; first the one that sums none.
-struct KernelChoice {
-  int per_lane;
-  HashKernel kernel;
-};
-constexpr KernelChoice kKernels[] = {{0, hash_kernel<0>},   {2, hash_kernel<2>},
-                                     {4, hash_kernel<4>},   {8, hash_kernel<8>},
-                                     {16, hash_kernel<16>}, {64, hash_kernel<64>}};
-
-const KernelChoice& kernel_for(const RouterConfig& config) {
+const KernelChoice<HashTask>& kernel_for(const RouterConfig& config) {
   const bool sums_rows = config.score_function == ScoreFunction::kSoftmax && !config.renormalize;
-  const int row_size = sums_rows ? config.num_experts : 0;
-  for (const KernelChoice& choice : kKernels) {
-    if (choice.per_lane * kWarpSize >= row_size) return choice;
-  }
-  return kKernels[std::size(kKernels) - 1];
+  return *find_kernel(kKernels, sums_rows ? config.num_experts : 0);
 }
 
 class CudaHashRouter final : public HashRouter::Implementation {
  public:
   explicit CudaHashRouter(const RouterConfig& router_config)
-      : Implementation(router_config, Backend::kCuda), choice_(kernel_for(config)) {
-    int blocks = 0;
-    device_.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-                      &blocks, choice_.kernel, kMaxRouteWarps * kWarpSize,
-                      static_cast<std::size_t>(count_bytes())),
-                  "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    max_blocks_ = int64_t{std::max(blocks, 1)} * device_.num_multiprocessors();
-  }
+      : Implementation(router_config, Backend::kCuda),
+        choice_(kernel_for(config)),
+        max_blocks_(resident_blocks(device_, choice_.kernel, kMaxRouteWarps, count_bytes())) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
@@ -80,27 +65,24 @@ class CudaHashRouter final : public HashRouter::Implementation {
   }
 
   void launch_kernels(const HashTask& task, StreamView stream) const {
-    const bool has_sums =
-        task.route.tokens_per_expert != nullptr || task.route.num_degenerate_rows != nullptr;
     const int64_t num_tokens = task.token_ids.size;
-    if (num_tokens == 0 && !has_sums) return;
+    if (num_tokens == 0 && !task.route.has_sums()) return;
     const RouteGrid grid =
         route_grid(num_tokens, kMaxRouteWarps, max_blocks_, device_.num_multiprocessors());
-    const bool clears = has_sums && grid.blocks > 1;
-    if (clears) clear_route_sums(device_, task.route, stream);
+    const bool dependent = clear_route_sums(device_, task.route, grid, stream);
     device_.check(SWITCHYARD_LAUNCH(choice_.kernel,
                                     {.grid = static_cast<unsigned>(grid.blocks),
                                      .block = static_cast<unsigned>(grid.warps * kWarpSize),
                                      .shared_bytes = route_shared_bytes(task.route, 1),
                                      .stream = stream.get(),
-                                     .dependent = clears && device_.chains_launches()},
+                                     .dependent = dependent},
                                     task),
                   "launch of hash_kernel");
   }
 
   const DeviceState device_;
-  const KernelChoice choice_;
-  int64_t max_blocks_ = 1;
+  const KernelChoice<HashTask>& choice_;
+  const int64_t max_blocks_;
 };
 
 }  // namespace

@@ -8,23 +8,11 @@
 
 namespace switchyard::cuda {
 
-struct RouteKernelChoice {
-  int per_lane;  ///< experts that a lane holds
-  void (*kernel)(RouteTask);
-};
-
 namespace {
 
-constexpr RouteKernelChoice kKernels[] = {
+constexpr KernelChoice<RouteTask> kKernels[] = {
     {1, route_kernel<1>},   {2, route_kernel<2>},   {4, route_kernel<4>},  {8, route_kernel<8>},
     {16, route_kernel<16>}, {32, route_kernel<32>}, {64, route_kernel<64>}};
-
-const RouteKernelChoice& kernel_for(int num_experts) {
-  for (const RouteKernelChoice& choice : kKernels) {
-    if (choice.per_lane * kWarpSize >= num_experts) return choice;
-  }
-  return kKernels[std::size(kKernels) - 1];
-}
 
 /// What a task says of groups: 0 where all of them stay.
 int limited_group_terms(const RouterConfig& config) {
@@ -83,14 +71,10 @@ class CudaRouter final : public Router::Implementation {
 RoutingLauncher::RoutingLauncher(const RouterConfig& config, const DeviceState& device)
     : config_(config),
       device_(device),
-      choice_(kernel_for(config.num_experts)),
+      choice_(*find_kernel(kKernels, config.num_experts)),
       num_warps_(most_warps(config)) {
-  int blocks = 0;
-  device_.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-                    &blocks, choice_.kernel, num_warps_ * kWarpSize,
-                    static_cast<std::size_t>(route_shared_bytes(largest_task(config), num_warps_))),
-                "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  max_blocks_ = int64_t{std::max(blocks, 1)} * device_.num_multiprocessors();
+  max_blocks_ = resident_blocks(device_, choice_.kernel, num_warps_,
+                                route_shared_bytes(largest_task(config), num_warps_));
 }
 
 void RoutingLauncher::check_memory(const RoutingInputs& inputs, const RoutingResult& result) const {
@@ -124,20 +108,16 @@ RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult
 }
 
 void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
-  const int64_t num_tokens = task.logits.rows;
-  const bool has_sums = task.tokens_per_expert != nullptr || task.loss_sums != nullptr ||
-                        task.num_degenerate_rows != nullptr;
-  if (num_tokens == 0 && !has_sums) return;
+  if (task.logits.rows == 0 && !task.has_sums()) return;
   const Launch launch = launch_for(task);
-  const bool clears = has_sums && launch.grid.blocks > 1;
-  if (clears) clear_route_sums(device_, task, stream);
+  const bool dependent = clear_route_sums(device_, task, launch.grid, stream);
   device_.check(SWITCHYARD_LAUNCH(
                     launch.kernel,
                     {.grid = static_cast<unsigned>(launch.grid.blocks),
                      .block = static_cast<unsigned>(launch.grid.warps * kWarpSize),
                      .shared_bytes = route_shared_bytes(task, static_cast<int>(launch.grid.warps)),
                      .stream = stream.get(),
-                     .dependent = clears && device_.chains_launches()},
+                     .dependent = dependent},
                     task),
                 "launch of route_kernel");
 }
@@ -168,13 +148,16 @@ RouteGrid route_grid(int64_t num_tokens, int64_t max_warps, int64_t max_blocks,
   return grid;
 }
 
-void clear_route_sums(const DeviceState& device, const RouteTask& task, StreamView stream) {
+bool clear_route_sums(const DeviceState& device, const RouteTask& task, const RouteGrid& grid,
+                      StreamView stream) {
+  if (!task.has_sums() || grid.blocks == 1) return false;
   constexpr unsigned kBlocks = 4;
   constexpr unsigned kThreads = 512;
   device.check(
       SWITCHYARD_LAUNCH(clear_route_sums_kernel,
                         {.grid = kBlocks, .block = kThreads, .stream = stream.get()}, task),
       "launch of clear_route_sums_kernel");
+  return device.chains_launches();
 }
 
 std::unique_ptr<Router::Implementation> make_cuda_router(const RouterConfig& config) {

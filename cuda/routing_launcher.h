@@ -2,9 +2,12 @@
 // routes; and what launches that give tokens their experts have in common.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "cuda/device_state.h"
+#include "cuda/kernel_choice.h"
 #include "cuda/routing_task.cuh"
 
 namespace switchyard::cuda {
@@ -20,11 +23,22 @@ struct RouteGrid {
 RouteGrid route_grid(int64_t num_tokens, int64_t max_warps, int64_t max_blocks,
                      int num_multiprocessors);
 
-/// Enqueues a kernel that zeroes what the blocks of a grid add to. What follows may be a dependent
-/// launch.
-void clear_route_sums(const DeviceState& device, const RouteTask& task, StreamView stream);
+/// Blocks of a kernel that the device holds at once.
+/// @throws CudaError  when it cannot be asked.
+template <class Kernel>
+int64_t resident_blocks(const DeviceState& device, Kernel kernel, int num_warps,
+                        int64_t shared_bytes) {
+  int blocks = 0;
+  device.check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                   &blocks, kernel, num_warps * kWarpSize, static_cast<std::size_t>(shared_bytes)),
+               "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return int64_t{std::max(blocks, 1)} * device.num_multiprocessors();
+}
 
-struct RouteKernelChoice;
+/// Where several blocks add up sums, enqueues a kernel that zeroes these. Returns whether what
+/// follows may be a dependent launch behind it.
+bool clear_route_sums(const DeviceState& device, const RouteTask& task, const RouteGrid& grid,
+                      StreamView stream);
 
 class RoutingLauncher {
  public:
@@ -49,7 +63,7 @@ class RoutingLauncher {
 
   const RouterConfig config_;
   const DeviceState& device_;
-  const RouteKernelChoice& choice_;
+  const KernelChoice<RouteTask>& choice_;
   int num_warps_;       ///< of a block
   int64_t max_blocks_;  ///< that the device holds at once
 };

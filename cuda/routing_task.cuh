@@ -28,6 +28,10 @@ struct RouteTask {
   /// Rows may be read by vectors of up to four logits.
   bool aligned_rows = false;
   int32_t group_terms = 0;  ///< members whose sum scores a group; 0: all groups stay
+
+  [[nodiscard]] bool has_sums() const {
+    return tokens_per_expert != nullptr || num_degenerate_rows != nullptr || loss_sums != nullptr;
+  }
 };
 
 /// Whether all rows start where vectors of `count` elements may be loaded, and are whole vectors.

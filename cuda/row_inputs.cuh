@@ -1,8 +1,6 @@
 // One row of logits in the registers of a warp.
 #pragma once
 
-#include <algorithm>
-
 #include "cuda/intrinsics.cuh"
 #include "cuda/numerics.cuh"
 #include "cuda/routing_task.cuh"

@@ -15,24 +15,12 @@ namespace {
 // over the device: another warp's row takes about as long as a second, overlapping launch.
 constexpr int64_t kMaxOneBlockTokens = 2 * kMaxRouteWarps;
 
-struct KernelChoice {
-  int per_lane;
-  void (*kernel)(RouteTask, SortArgs);
-};
 // Larger models take two launches; each further kernel is long to compile.
-constexpr KernelChoice kKernels[] = {{1, route_and_sort_kernel<1>},
-                                     {2, route_and_sort_kernel<2>},
-                                     {4, route_and_sort_kernel<4>},
-                                     {8, route_and_sort_kernel<8>},
-                                     {16, route_and_sort_kernel<16>}};
-
-/// Null where there is none for this many experts.
-const KernelChoice* kernel_for(int num_experts) {
-  for (const KernelChoice& choice : kKernels) {
-    if (choice.per_lane * kWarpSize >= num_experts) return &choice;
-  }
-  return nullptr;
-}
+constexpr KernelChoice<RouteTask, SortArgs> kKernels[] = {{1, route_and_sort_kernel<1>},
+                                                          {2, route_and_sort_kernel<2>},
+                                                          {4, route_and_sort_kernel<4>},
+                                                          {8, route_and_sort_kernel<8>},
+                                                          {16, route_and_sort_kernel<16>}};
 
 /// What a kernel may use without being opted in, less its static part.
 constexpr int64_t kMaxSharedBytes =
@@ -50,7 +38,7 @@ class CudaSortingRouter final : public SortingRouter::Implementation {
   CudaSortingRouter(Router its_router, Permuter its_permuter)
       : Implementation(std::move(its_router), std::move(its_permuter)),
         launcher_(router.config(), device_),
-        choice_(kernel_for(router.config().num_experts)) {}
+        choice_(find_kernel(kKernels, router.config().num_experts)) {}
 
   void route(const RoutingInputs& inputs, const RoutingResult& result,
              const Permutation& permutation, std::span<std::byte> workspace,
@@ -87,7 +75,7 @@ class CudaSortingRouter final : public SortingRouter::Implementation {
 
   const DeviceState device_;
   const RoutingLauncher launcher_;
-  const KernelChoice* const choice_;
+  const KernelChoice<RouteTask, SortArgs>* const choice_;  ///< null for larger models
 };
 
 }  // namespace

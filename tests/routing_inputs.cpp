@@ -151,6 +151,15 @@ void Logits::set_bits(int64_t row, int64_t col, uint32_t bits) {
 
 ConstTensorView Logits::view() const { return {memory_.data(), dtype_, rows_, cols_, row_stride_}; }
 
+std::vector<float> Logits::dense() const {
+  std::vector<float> values;
+  for (int64_t index = 0; index < rows_; ++index) {
+    const std::vector<float> one = row(index);
+    values.insert(values.end(), one.begin(), one.end());
+  }
+  return values;
+}
+
 std::vector<float> Logits::row(int64_t index) const {
   std::vector<float> out;
   for (int64_t col = 0; col < cols_; ++col) {

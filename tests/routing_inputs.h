@@ -51,6 +51,8 @@ class Logits {
   [[nodiscard]] ConstTensorView view() const;
   /// One row, widened.
   [[nodiscard]] std::vector<float> row(int64_t index) const;
+  /// All rows, widened, nothing between them.
+  [[nodiscard]] std::vector<float> dense() const;
 
  private:
   void allocate();

@@ -28,14 +28,8 @@ constexpr ExpertChoiceScore kScores[] = {ExpertChoiceScore::kSoftmaxOverExperts,
                                          ExpertChoiceScore::kSoftmaxOverTokens};
 
 std::vector<float> logits_of(int64_t num_tokens, uint64_t seed) {
-  const Logits logits(Distribution::kHeavyTies, DataType::kFloat32, num_tokens, kExperts, kExperts,
-                      seed);
-  std::vector<float> values;
-  for (int64_t token = 0; token < num_tokens; ++token) {
-    const std::vector<float> row = logits.row(token);
-    values.insert(values.end(), row.begin(), row.end());
-  }
-  return values;
+  return Logits(Distribution::kHeavyTies, DataType::kFloat32, num_tokens, kExperts, kExperts, seed)
+      .dense();
 }
 
 /// A batch in device memory.

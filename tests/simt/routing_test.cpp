@@ -17,14 +17,9 @@ namespace {
 constexpr RouterConfig kConfig{.num_experts = 40, .top_k = 6};
 
 std::vector<float> logits_of(int64_t num_tokens, uint64_t seed) {
-  const Logits logits(Distribution::kNormal, DataType::kFloat32, num_tokens, kConfig.num_experts,
-                      kConfig.num_experts, seed);
-  std::vector<float> values;
-  for (int64_t token = 0; token < num_tokens; ++token) {
-    const std::vector<float> row = logits.row(token);
-    values.insert(values.end(), row.begin(), row.end());
-  }
-  return values;
+  return Logits(Distribution::kNormal, DataType::kFloat32, num_tokens, kConfig.num_experts,
+                kConfig.num_experts, seed)
+      .dense();
 }
 
 /// A batch in device memory.

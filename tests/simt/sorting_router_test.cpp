@@ -43,10 +43,8 @@ class SortedRouting {
   void fill(uint64_t seed) {
     const Logits logits(Distribution::kNormal, DataType::kFloat32, num_tokens_, num_experts(),
                         num_experts(), seed);
-    for (int64_t token = 0; token < num_tokens_; ++token) {
-      const std::vector<float> row = logits.row(token);
-      std::copy(row.begin(), row.end(), logits_.data() + token * num_experts());
-    }
+    const std::vector<float> values = logits.dense();
+    std::copy(values.begin(), values.end(), logits_.begin());
   }
 
   /// `offsets` takes the place of the permutation's own.
