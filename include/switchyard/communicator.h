@@ -1,0 +1,139 @@
+// Moves bytes between ranks: one interface over threads of a process, MPI and NCCL.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "switchyard/backend.h"
+#include "switchyard/stream.h"
+#include "switchyard/tensor_view.h"
+
+namespace switchyard {
+
+struct CommunicatorOptions {
+  int64_t timeout_ms = 30'000;  ///< of every wait for another rank; 1 or more
+};
+
+/// Consecutive rows.
+struct RowSegment {
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+
+  bool operator==(const RowSegment&) const = default;
+};
+
+/// What a rank sends in an all-to-all, in the communicator's memory space; tables on the host.
+struct SentRows {
+  MatrixView<const std::byte> rows;
+  VectorView<const int64_t> order;  ///< row of each one sent, by receiving rank; empty: 0, 1, 2…
+  VectorView<const int64_t> offsets;  ///< [size + 1] first one sent to each rank
+};
+
+/// Where a rank wants what it gets.
+struct ReceivedRows {
+  MatrixView<std::byte> rows;
+  VectorView<const int64_t> offsets;  ///< [size + 1] first one received from each rank
+  /// Where they go, in order of arrival: by sending rank, then as sent. Empty: 0, 1, 2… A segment
+  /// holds rows of one sender only.
+  VectorView<const RowSegment> segments;
+  VectorView<const int64_t> segment_offsets;  ///< [size + 1] first segment of each sending rank
+};
+
+/// One rank's end of a group. Every rank makes the same calls in the same order; one thread at a
+/// time calls a rank's end. Every wait ends after timeout_ms with an error that names the rank, the
+/// peer and the phase. After such an error, or abort() on any rank, the group is unusable and every
+/// further call says so.
+class Communicator {
+ public:
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+  virtual ~Communicator() = default;
+
+  [[nodiscard]] int rank() const { return rank_; }
+  [[nodiscard]] int size() const { return size_; }
+  /// Whose memory the rows are in: kCpu or kCuda.
+  [[nodiscard]] Backend backend() const { return backend_; }
+  [[nodiscard]] const CommunicatorOptions& options() const { return options_; }
+  /// "in_process", "mpi" or "nccl".
+  [[nodiscard]] virtual const char* transport() const = 0;
+  /// Whether ranks can use each other's addresses, between lend() and give_back().
+  [[nodiscard]] virtual bool shares_memory() const { return false; }
+  /// Whether SentRows::order and ReceivedRows::segments may be given: rows then travel from where
+  /// they lie to where they belong.
+  [[nodiscard]] virtual bool moves_scattered_rows() const { return false; }
+
+  /// Gathers `mine` of every rank, in order of rank. Blocks.
+  ///
+  /// @param phase  what the caller does, for errors; the same on every rank.
+  /// @param mine   host memory, of the same size on every rank.
+  /// @param all    host memory, size() times as much.
+  /// @throws InvalidArgument     when the sizes disagree on this rank; nothing is sent.
+  /// @throws CommunicationError  when another rank is late, gone, or in another phase.
+  void all_gather(const char* phase, std::span<const std::byte> mine, std::span<std::byte> all);
+
+  /// Returns when every rank has come here.
+  void barrier(const char* phase);
+
+  /// Sends each rank its rows and receives what the others send to this one; rows hold the same
+  /// number of bytes on every rank. The views and their memory stay as they are until
+  /// finish_all_to_all() returns, or it or abort() has failed the group.
+  /// @throws InvalidArgument     when sizes disagree on this rank; nothing is sent then.
+  /// @throws CommunicationError  as all_gather().
+  void start_all_to_all(const char* phase, const SentRows& sent, const ReceivedRows& received,
+                        StreamView stream = {});
+  /// Host transports: returns when the rows are here and the sent ones may change. NCCL: at once;
+  /// the stream goes on when they are.
+  /// @throws CommunicationError  also for a peer that sends another number of rows than expected.
+  void finish_all_to_all(StreamView stream = {});
+
+  /// Gathers an address from every rank; all must have come here. Between this and give_back() the
+  /// ranks may use what lies there. For shares_memory() only.
+  void lend(const char* phase, std::byte* mine, std::span<std::byte*> all);
+  /// Returns when every rank is done with the others' memory.
+  void give_back();
+
+  /// Fails the group for every rank, and returns when no peer uses this rank's memory any more. The
+  /// others' waits end with an error that holds `reason`.
+  void abort(std::string_view reason) noexcept;
+  /// Why the group is unusable; empty while it is not.
+  [[nodiscard]] const std::string& failure() const { return failure_; }
+
+ protected:
+  /// @throws InvalidArgument  for a timeout below 1.
+  Communicator(int rank, int size, Backend backend, const CommunicatorOptions& options);
+
+  virtual void do_all_gather(const char* phase, std::span<const std::byte> mine,
+                             std::span<std::byte> all) = 0;
+  virtual void do_start(const char* phase, const SentRows& sent, const ReceivedRows& received,
+                        StreamView stream) = 0;
+  virtual void do_finish(const char* phase, const SentRows& sent, const ReceivedRows& received,
+                         StreamView stream) = 0;
+  virtual void do_lend(const char* phase, std::byte* mine, std::span<std::byte*> all);
+  virtual void do_give_back(const char* phase);
+  virtual void do_abort(const std::string& reason) noexcept = 0;
+
+  /// Throws CommunicationError with "rank R, peer P, phase: what".
+  [[noreturn]] void fail(const char* phase, int peer, const std::string& what) const;
+
+ private:
+  enum class State { kIdle, kExchanging, kLending };
+
+  void check_idle(const char* phase) const;
+  template <typename Work>
+  void guard(const Work& work);
+
+  int rank_;
+  int size_;
+  Backend backend_;
+  CommunicatorOptions options_;
+  std::string failure_;
+  State state_ = State::kIdle;
+  std::string phase_;  // of what is under way
+  SentRows sent_;
+  ReceivedRows received_;
+};
+
+}  // namespace switchyard
