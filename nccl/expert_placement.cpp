@@ -13,8 +13,8 @@ using nccl::refuse;
 namespace {
 
 void check_sizes(int32_t num_experts, int32_t num_ranks) {
-  check_range("num_experts", num_experts, 1, kMaxPlacementExperts);
   check_range("num_ranks", num_ranks, 1, kMaxPlacementRanks);
+  check_range("num_experts", num_experts, 1, kMaxPlacementExperts);
 }
 
 }  // namespace
