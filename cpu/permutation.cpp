@@ -29,7 +29,22 @@ class CpuPermuter final : public Permuter::Implementation {
 
   void unpermute(const Permutation& permutation, ConstTensorView sorted,
                  ConstTensorView gate_weights, TensorView tokens, StreamView) const override {
-    unpermute_rows(team_, {permutation.assignment_to_row, sorted, gate_weights, tokens});
+    const int64_t element_bytes = size_of(sorted.dtype);
+    const MatrixView<const std::byte> rows(static_cast<const std::byte*>(sorted.data), sorted.rows,
+                                           sorted.cols * element_bytes,
+                                           sorted.row_stride * element_bytes);
+    unpermute_rows(team_,
+                   {{permutation.assignment_to_row, rows}, sorted.dtype, gate_weights, tokens});
+  }
+
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                  StreamView) const override {
+    permute_rows_to(team_, tokens, {rows});
+  }
+
+  void unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                      ConstTensorView gate_weights, TensorView tokens, StreamView) const override {
+    unpermute_rows_from(team_, {{rows}, dtype, gate_weights, tokens});
   }
 
  private:

@@ -30,18 +30,28 @@ HWY_INLINE void StreamRow(const uint8_t* HWY_RESTRICT from, size_t bytes,
 #endif
 }
 
-void StreamTokens(const PermuteArgs& args, int64_t begin, int64_t end) {
-  const MatrixView<int64_t>& rows = args.permutation.assignment_to_row;
-  const auto row_bytes = static_cast<size_t>(args.tokens.cols);
+template <class Rows>
+HWY_INLINE void StreamTokens(MatrixView<const std::byte> tokens, const Rows& rows, int64_t begin,
+                             int64_t end) {
+  const auto row_bytes = static_cast<size_t>(tokens.cols);
   for (int64_t token = begin; token < end; ++token) {
-    const auto* from = reinterpret_cast<const uint8_t*>(args.tokens.row(token));
-    for (int64_t slot = 0; slot < rows.cols; ++slot) {
-      const int64_t row = rows.row(token)[slot];
-      if (row < 0) continue;
-      StreamRow(from, row_bytes, reinterpret_cast<uint8_t*>(args.sorted.row(row)));
+    const auto* from = reinterpret_cast<const uint8_t*>(tokens.row(token));
+    for (int64_t slot = 0; slot < rows.top_k(); ++slot) {
+      std::byte* to = rows.of(token, slot);
+      if (to != nullptr) StreamRow(from, row_bytes, reinterpret_cast<uint8_t*>(to));
     }
   }
-  hwy::FlushStream();
+  hwy::FlushStream();  // whoever waits for this task sees the rows
+}
+
+void StreamToSorted(MatrixView<const std::byte> tokens, const SortedRows<std::byte>& rows,
+                    int64_t begin, int64_t end) {
+  StreamTokens(tokens, rows, begin, end);
+}
+
+void StreamToAddresses(MatrixView<const std::byte> tokens, const AddressedRows<std::byte>& rows,
+                       int64_t begin, int64_t end) {
+  StreamTokens(tokens, rows, begin, end);
 }
 
 }  // namespace switchyard::cpu::HWY_NAMESPACE
@@ -51,7 +61,8 @@ HWY_AFTER_NAMESPACE();
 namespace switchyard::cpu {
 namespace {
 
-HWY_EXPORT(StreamTokens);
+HWY_EXPORT(StreamToSorted);
+HWY_EXPORT(StreamToAddresses);
 
 // Below this many bytes written, a second thread costs more than it saves.
 constexpr int64_t kMinBytesPerTask = 1 << 19;
@@ -60,15 +71,45 @@ constexpr int64_t kMinBytesPerTask = 1 << 19;
 // at 28 and 67.
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 
-void copy_tokens(const PermuteArgs& args, int64_t begin, int64_t end) {
-  const MatrixView<int64_t>& rows = args.permutation.assignment_to_row;
-  const auto row_bytes = static_cast<size_t>(args.tokens.cols);
+void stream_tokens(MatrixView<const std::byte> tokens, const SortedRows<std::byte>& rows,
+                   int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(StreamToSorted)(tokens, rows, begin, end);
+}
+
+void stream_tokens(MatrixView<const std::byte> tokens, const AddressedRows<std::byte>& rows,
+                   int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(StreamToAddresses)(tokens, rows, begin, end);
+}
+
+template <class Rows>
+void copy_tokens(MatrixView<const std::byte> tokens, const Rows& rows, int64_t begin, int64_t end) {
+  const auto row_bytes = static_cast<size_t>(tokens.cols);
   for (int64_t token = begin; token < end; ++token) {
-    for (int64_t slot = 0; slot < rows.cols; ++slot) {
-      const int64_t row = rows.row(token)[slot];
-      if (row >= 0) std::memcpy(args.sorted.row(row), args.tokens.row(token), row_bytes);
+    for (int64_t slot = 0; slot < rows.top_k(); ++slot) {
+      std::byte* to = rows.of(token, slot);
+      if (to != nullptr) std::memcpy(to, tokens.row(token), row_bytes);
     }
   }
+}
+
+/// Copies `num_rows` rows at most, token by token, so that each one is read from memory once and
+/// not once for every slot. `also(task, num_tasks)` is done by every task.
+template <class Rows, typename Also>
+void copy_rows(const ThreadTeam& team, MatrixView<const std::byte> tokens, const Rows& rows,
+               int64_t num_rows, const Also& also) {
+  if (tokens.rows == 0 || tokens.cols == 0) return;
+  const int64_t token_bytes = tokens.cols * rows.top_k();
+  const int num_tasks =
+      team.num_tasks(tokens.rows, std::max<int64_t>(1, kMinBytesPerTask / token_bytes));
+  const bool streams = num_rows * tokens.cols >= kStreamBytes;
+  team.run(tokens.rows, num_tasks, 1, [&](int64_t begin, int64_t end, int task) {
+    if (streams) {
+      stream_tokens(tokens, rows, begin, end);
+    } else {
+      copy_tokens(tokens, rows, begin, end);
+    }
+    also(task, num_tasks);
+  });
 }
 
 void clear_padding(const PermuteArgs& args, int64_t begin, int64_t end) {
@@ -83,24 +124,19 @@ void clear_padding(const PermuteArgs& args, int64_t begin, int64_t end) {
 
 }  // namespace
 
-// Token by token, so that each row is read from memory once and not once for every slot.
 void permute_rows(const ThreadTeam& team, const PermuteArgs& args) {
-  const int64_t num_tokens = args.tokens.rows;
-  if (num_tokens == 0 || args.tokens.cols == 0) return;
-  const int64_t token_bytes = args.tokens.cols * args.permutation.assignment_to_row.cols;
-  const int num_tasks =
-      team.num_tasks(num_tokens, std::max<int64_t>(1, kMinBytesPerTask / token_bytes));
-  const bool streams = args.permutation.totals->kept_assignments * args.tokens.cols >= kStreamBytes;
-  team.run(num_tokens, num_tasks, 1, [&](int64_t begin, int64_t end, int task) {
-    if (streams) {
-      HWY_DYNAMIC_DISPATCH(StreamTokens)(args, begin, end);
-    } else {
-      copy_tokens(args, begin, end);
-    }
-    const int64_t num_experts = args.permutation.tokens_per_expert.size;
-    clear_padding(args, ThreadTeam::first_item(num_experts, task, num_tasks, 1),
-                  ThreadTeam::first_item(num_experts, task + 1, num_tasks, 1));
-  });
+  const SortedRows<std::byte> rows{args.permutation.assignment_to_row, args.sorted};
+  const int64_t num_experts = args.permutation.tokens_per_expert.size;
+  copy_rows(team, args.tokens, rows, args.permutation.totals->kept_assignments,
+            [&](int task, int num_tasks) {
+              clear_padding(args, ThreadTeam::first_item(num_experts, task, num_tasks, 1),
+                            ThreadTeam::first_item(num_experts, task + 1, num_tasks, 1));
+            });
+}
+
+void permute_rows_to(const ThreadTeam& team, MatrixView<const std::byte> tokens,
+                     const AddressedRows<std::byte>& rows) {
+  copy_rows(team, tokens, rows, tokens.rows * rows.top_k(), [](int, int) {});
 }
 
 }  // namespace switchyard::cpu

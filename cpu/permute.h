@@ -1,6 +1,7 @@
 // Copies each token's row to the rows of its assignments.
 #pragma once
 
+#include "cpu/assignment_rows.h"
 #include "cpu/threads.h"
 #include "switchyard/permutation.h"
 
@@ -13,5 +14,9 @@ struct PermuteArgs {
   MatrixView<std::byte> sorted;
 };
 void permute_rows(const ThreadTeam& team, const PermuteArgs& args);
+
+/// Permuter::permute_to() with checked shapes.
+void permute_rows_to(const ThreadTeam& team, MatrixView<const std::byte> tokens,
+                     const AddressedRows<std::byte>& rows);
 
 }  // namespace switchyard::cpu

@@ -74,12 +74,18 @@ void check_permutation(const PermutationConfig& config, const Permutation& permu
   if (permutation.totals == nullptr) refuse("totals is a null pointer");
 }
 
-template <typename View>
-void check_elements(const char* name, const View& view) {
-  if (view.dtype > DataType::kBFloat16) {
-    refuse(name, " have an unknown element type, ", static_cast<int>(view.dtype));
+void check_dtype(const char* name, DataType dtype) {
+  if (dtype > DataType::kBFloat16) {
+    refuse(name, " have an unknown element type, ", static_cast<int>(dtype));
   }
-  if (view.cols < 0) refuse(name, " has ", view.cols, " columns, must have 0 or more");
+}
+
+/// Tokens of any size.
+template <typename View>
+void check_tokens(const View& tokens) {
+  check_range("tokens rows", tokens.rows, 0, kMaxTokens);
+  if (tokens.cols < 0) refuse("tokens has ", tokens.cols, " columns, must have 0 or more");
+  check_matrix("tokens", tokens, tokens.rows, tokens.cols);
 }
 
 }  // namespace
@@ -156,24 +162,39 @@ void Permuter::sort(MatrixView<const int32_t> expert_ids, ConstTensorView gate_w
 
 void Permuter::permute(const Permutation& permutation, MatrixView<const std::byte> tokens,
                        MatrixView<std::byte> sorted, StreamView stream) const {
-  check_range("tokens rows", tokens.rows, 0, kMaxTokens);
+  check_tokens(tokens);
   check_permutation(config(), permutation, tokens.rows);
-  if (tokens.cols < 0) refuse("tokens has ", tokens.cols, " columns, must have 0 or more");
-  check_matrix("tokens", tokens, tokens.rows, tokens.cols);
   check_matrix("sorted", sorted, permutation.row_to_assignment.size, tokens.cols);
   implementation_->permute(permutation, tokens, sorted, stream);
 }
 
 void Permuter::unpermute(const Permutation& permutation, ConstTensorView sorted,
                          ConstTensorView gate_weights, TensorView tokens, StreamView stream) const {
-  check_range("tokens rows", tokens.rows, 0, kMaxTokens);
+  check_dtype("sorted", sorted.dtype);
+  check_dtype("tokens", tokens.dtype);
+  check_tokens(tokens);
   check_permutation(config(), permutation, tokens.rows);
-  check_elements("sorted", sorted);
-  check_elements("tokens", tokens);
-  check_matrix("tokens", tokens, tokens.rows, tokens.cols);
   check_matrix("sorted", sorted, permutation.row_to_assignment.size, tokens.cols);
   check_gate_weights(gate_weights, tokens.rows, config().top_k);
   implementation_->unpermute(permutation, sorted, gate_weights, tokens, stream);
+}
+
+void Permuter::permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                          StreamView stream) const {
+  check_tokens(tokens);
+  check_matrix("rows", rows, tokens.rows, config().top_k);
+  implementation_->permute_to(tokens, rows, stream);
+}
+
+void Permuter::unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                              ConstTensorView gate_weights, TensorView tokens,
+                              StreamView stream) const {
+  check_dtype("rows", dtype);
+  check_dtype("tokens", tokens.dtype);
+  check_tokens(tokens);
+  check_matrix("rows", rows, tokens.rows, config().top_k);
+  check_gate_weights(gate_weights, tokens.rows, config().top_k);
+  implementation_->unpermute_from(rows, dtype, gate_weights, tokens, stream);
 }
 
 }  // namespace switchyard

@@ -141,7 +141,7 @@ HWY_INLINE void SumFour(D d, const Term<In>* terms, size_t num_terms, size_t col
 }
 
 template <typename In, typename Out>
-HWY_INLINE void SumTerms(const Term<In>* terms, size_t num_terms, size_t num_columns, Out* to) {
+void SumTerms(const Term<In>* terms, size_t num_terms, size_t num_columns, Out* to) {
   const hn::ScalableTag<float> d;
   const size_t N = hn::Lanes(d);
   size_t column = 0;
@@ -162,24 +162,24 @@ HWY_INLINE float WeightAt(const ConstTensorView& weights, int64_t token, int64_t
   return widen(weights.as<BFloat16>().row(token)[slot]);
 }
 
-template <typename In, typename Out>
-void UnpermuteTyped(const UnpermuteArgs& args, int64_t begin, int64_t end) {
-  const MatrixView<const In> sorted = args.sorted.as<In>();
-  const MatrixView<Out> tokens = args.tokens.as<Out>();
+template <typename In, typename Out, class Rows>
+void UnpermuteTyped(const UnpermuteArgs<Rows>& args, int64_t begin, int64_t end) {
+  const MatrixView<Out> tokens = args.tokens.template as<Out>();
   Term<In> terms[kMaxPermutationSlots];
   for (int64_t token = begin; token < end; ++token) {
-    const int64_t* rows = args.assignment_to_row.row(token);
     size_t num_terms = 0;
-    for (int64_t slot = 0; slot < args.assignment_to_row.cols; ++slot) {
-      if (rows[slot] < 0) continue;
-      terms[num_terms++] = {sorted.row(rows[slot]), WeightAt(args.gate_weights, token, slot)};
+    for (int64_t slot = 0; slot < args.rows.top_k(); ++slot) {
+      const std::byte* row = args.rows.of(token, slot);
+      if (row == nullptr) continue;
+      terms[num_terms++] = {reinterpret_cast<const In*>(row),
+                            WeightAt(args.gate_weights, token, slot)};
     }
     SumTerms(terms, num_terms, static_cast<size_t>(tokens.cols), tokens.row(token));
   }
 }
 
-template <typename In>
-void UnpermuteFrom(const UnpermuteArgs& args, int64_t begin, int64_t end) {
+template <typename In, class Rows>
+void UnpermuteFrom(const UnpermuteArgs<Rows>& args, int64_t begin, int64_t end) {
   switch (args.tokens.dtype) {
     case DataType::kFloat32:
       return UnpermuteTyped<In, float>(args, begin, end);
@@ -190,8 +190,9 @@ void UnpermuteFrom(const UnpermuteArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-void UnpermuteTokens(const UnpermuteArgs& args, int64_t begin, int64_t end) {
-  switch (args.sorted.dtype) {
+template <class Rows>
+void UnpermuteTokens(const UnpermuteArgs<Rows>& args, int64_t begin, int64_t end) {
+  switch (args.dtype) {
     case DataType::kFloat32:
       return UnpermuteFrom<float>(args, begin, end);
     case DataType::kFloat16:
@@ -201,24 +202,54 @@ void UnpermuteTokens(const UnpermuteArgs& args, int64_t begin, int64_t end) {
   }
 }
 
+void UnpermuteSorted(const UnpermuteArgs<SortedRows<const std::byte>>& args, int64_t begin,
+                     int64_t end) {
+  UnpermuteTokens(args, begin, end);
+}
+
+void UnpermuteAddressed(const UnpermuteArgs<AddressedRows<const std::byte>>& args, int64_t begin,
+                        int64_t end) {
+  UnpermuteTokens(args, begin, end);
+}
+
 }  // namespace switchyard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace switchyard::cpu {
-HWY_EXPORT(UnpermuteTokens);
+namespace {
 
-void unpermute_rows(const ThreadTeam& team, const UnpermuteArgs& args) {
+HWY_EXPORT(UnpermuteSorted);
+HWY_EXPORT(UnpermuteAddressed);
+
+/// Calls unpermute(begin, end) for parts of the tokens.
+template <class Rows, typename Unpermute>
+void split_tokens(const ThreadTeam& team, const UnpermuteArgs<Rows>& args,
+                  const Unpermute& unpermute) {
   // Below this many bytes read, a second thread costs more than it saves.
   constexpr int64_t kMinBytesPerTask = 1 << 19;
   const int64_t num_tokens = args.tokens.rows;
   if (num_tokens == 0 || args.tokens.cols == 0) return;
-  const int64_t token_bytes =
-      args.assignment_to_row.cols * args.sorted.cols * size_of(args.sorted.dtype);
+  const int64_t token_bytes = args.rows.top_k() * args.tokens.cols * size_of(args.dtype);
   const int num_tasks =
       team.num_tasks(num_tokens, std::max<int64_t>(1, kMinBytesPerTask / token_bytes));
-  team.run(num_tokens, num_tasks, 1, [&args](int64_t begin, int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(UnpermuteTokens)(args, begin, end);
+  team.run(num_tokens, num_tasks, 1,
+           [&unpermute](int64_t begin, int64_t end, int) { unpermute(begin, end); });
+}
+
+}  // namespace
+
+void unpermute_rows(const ThreadTeam& team,
+                    const UnpermuteArgs<SortedRows<const std::byte>>& args) {
+  split_tokens(team, args, [&args](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(UnpermuteSorted)(args, begin, end);
+  });
+}
+
+void unpermute_rows_from(const ThreadTeam& team,
+                         const UnpermuteArgs<AddressedRows<const std::byte>>& args) {
+  split_tokens(team, args, [&args](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(UnpermuteAddressed)(args, begin, end);
   });
 }
 

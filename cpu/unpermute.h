@@ -1,18 +1,25 @@
 // Combines the rows of each token's assignments into one row.
 #pragma once
 
+#include "cpu/assignment_rows.h"
 #include "cpu/threads.h"
 #include "switchyard/data_type.h"
 
 namespace switchyard::cpu {
 
-/// Permuter::unpermute() with checked shapes.
+template <class Rows>
 struct UnpermuteArgs {
-  MatrixView<const int64_t> assignment_to_row;
-  ConstTensorView sorted;
+  Rows rows;
+  DataType dtype;                ///< of the rows' elements
   ConstTensorView gate_weights;  ///< null data: every weight is 1
   TensorView tokens;
 };
-void unpermute_rows(const ThreadTeam& team, const UnpermuteArgs& args);
+
+/// Permuter::unpermute() with checked shapes.
+void unpermute_rows(const ThreadTeam& team, const UnpermuteArgs<SortedRows<const std::byte>>& args);
+
+/// Permuter::unpermute_from() with checked shapes.
+void unpermute_rows_from(const ThreadTeam& team,
+                         const UnpermuteArgs<AddressedRows<const std::byte>>& args);
 
 }  // namespace switchyard::cpu

@@ -53,6 +53,24 @@ class CudaPermuter final : public Permuter::Implementation {
     unpermute_rows(device_, permutation.assignment_to_row, sorted, gate_weights, tokens, stream);
   }
 
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                  StreamView stream) const override {
+    device_.check_usable(stream);
+    check_matrix(device_, "tokens", tokens, 1);
+    check_matrix(device_, "rows", rows, alignof(std::byte*));
+    permute_rows_to(device_, tokens, rows, stream);
+  }
+
+  void unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                      ConstTensorView gate_weights, TensorView tokens,
+                      StreamView stream) const override {
+    device_.check_usable(stream);
+    check_matrix(device_, "rows", rows, alignof(std::byte*));
+    check_tensor(device_, "gate_weights", gate_weights);
+    check_tensor(device_, "tokens", tokens);
+    unpermute_rows_from(device_, rows, dtype, gate_weights, tokens, stream);
+  }
+
  private:
   const DeviceState device_;
 };

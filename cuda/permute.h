@@ -11,4 +11,8 @@ void permute_rows(const DeviceState& device, const Permutation& permutation, int
                   MatrixView<const std::byte> tokens, MatrixView<std::byte> sorted,
                   StreamView stream);
 
+/// Permuter::permute_to() with checked shapes and memory.
+void permute_rows_to(const DeviceState& device, MatrixView<const std::byte> tokens,
+                     MatrixView<std::byte* const> rows, StreamView stream);
+
 }  // namespace switchyard::cuda

@@ -11,4 +11,9 @@ void unpermute_rows(const DeviceState& device, MatrixView<const int64_t> assignm
                     ConstTensorView sorted, ConstTensorView gate_weights, TensorView tokens,
                     StreamView stream);
 
+/// Permuter::unpermute_from() with checked shapes and memory.
+void unpermute_rows_from(const DeviceState& device, MatrixView<const std::byte* const> rows,
+                         DataType dtype, ConstTensorView gate_weights, TensorView tokens,
+                         StreamView stream);
+
 }  // namespace switchyard::cuda

@@ -11,9 +11,9 @@ inline constexpr int kUnpermuteThreads = 128;
 // Rows on their way to a thread at once.
 inline constexpr int kRowsAtOnce = 8;
 
+template <class Rows>
 struct UnpermuteArgs {
-  MatrixView<const int64_t> assignment_to_row;
-  ConstTensorView sorted;
+  Rows rows;
   ConstTensorView gate_weights;  ///< null data: every weight is 1
   TensorView tokens;
   int64_t parts;      ///< of a row, one block each
@@ -117,12 +117,12 @@ __device__ __forceinline__ void store_columns(const TensorView& tokens, int64_t 
   }
 }
 
-/// Adds the slots whose bits `present` has, in order. The rows and weights are in the lanes.
-template <class Element, int kColumns>
-__device__ __forceinline__ void add_slots(const UnpermuteArgs& args, int64_t row_of_lane,
-                                          float weight_of_lane, uint32_t present, int64_t column,
-                                          float* sums) {
-  const Element* const sorted = static_cast<const Element*>(args.sorted.data) + column;
+/// Adds the slots whose bits `present` has, in order. The rows' places and weights are in the
+/// lanes.
+template <class Element, int kColumns, class Rows>
+__device__ __forceinline__ void add_slots(const Rows& slots, int64_t place_here, float weight_here,
+                                          uint32_t present, int64_t column, float* sums) {
+  const int64_t bytes = column * static_cast<int64_t>(sizeof(Element));
   while (present != 0) {
     Columns<Element, kColumns> rows[kRowsAtOnce];
     float weights[kRowsAtOnce];
@@ -132,8 +132,9 @@ __device__ __forceinline__ void add_slots(const UnpermuteArgs& args, int64_t row
       if (i >= count) continue;  // for the whole warp
       const int lane = __ffs(static_cast<int>(present)) - 1;
       present &= present - 1;
-      weights[i] = __shfl_sync(kAllLanes, weight_of_lane, lane);
-      rows[i].load(sorted + __shfl_sync(kAllLanes, row_of_lane, lane) * args.sorted.row_stride);
+      weights[i] = __shfl_sync(kAllLanes, weight_here, lane);
+      const int64_t place = __shfl_sync(kAllLanes, place_here, lane);
+      rows[i].load(reinterpret_cast<const Element*>(slots.at(place, bytes)));
     }
 #pragma unroll
     for (int i = 0; i < kRowsAtOnce; ++i) {
@@ -146,9 +147,8 @@ __device__ __forceinline__ void add_slots(const UnpermuteArgs& args, int64_t row
   }
 }
 
-template <class Element, int kColumns>
-__global__ void __launch_bounds__(kUnpermuteThreads) unpermute_kernel(UnpermuteArgs args) {
-  const MatrixView<const int64_t>& rows = args.assignment_to_row;
+template <class Element, int kColumns, class Rows>
+__global__ void __launch_bounds__(kUnpermuteThreads) unpermute_kernel(UnpermuteArgs<Rows> args) {
   for (int64_t item = blockIdx.x; item < args.num_items; item += gridDim.x) {
     const int64_t token = item / args.parts;
     const int64_t thread = (item - token * args.parts) * kUnpermuteThreads + threadIdx.x;
@@ -156,13 +156,12 @@ __global__ void __launch_bounds__(kUnpermuteThreads) unpermute_kernel(UnpermuteA
     const int64_t column = thread * kColumns;
     const int64_t from = min(column, last);  // lanes behind the row work for nobody
     float sums[kColumns] = {};
-    for (int64_t first = 0; first < rows.cols; first += kWarpSize) {
-      const int64_t slot = first + lane_index();
-      const int64_t row_of_lane = slot < rows.cols ? rows.row(token)[slot] : -1;
-      const float weight_of_lane =
-          row_of_lane >= 0 ? gate_weight_at(args.gate_weights, token, slot) : 0.0f;
-      const uint32_t present = __ballot_sync(kAllLanes, row_of_lane >= 0);
-      add_slots<Element, kColumns>(args, row_of_lane, weight_of_lane, present, from, sums);
+    for (int64_t first = 0; first < args.rows.top_k(); first += kWarpSize) {
+      const int64_t place = place_of_lane(args.rows, token, first);
+      const float weight =
+          place >= 0 ? gate_weight_at(args.gate_weights, token, first + lane_index()) : 0.0f;
+      const uint32_t present = __ballot_sync(kAllLanes, place >= 0);
+      add_slots<Element, kColumns>(args.rows, place, weight, present, from, sums);
     }
     if (column <= last) store_columns<kColumns>(args.tokens, token, column, sums);
   }

@@ -67,12 +67,23 @@ TEST_P(PermutationAllocation, Contract7_HotPathTakesNoHeapMemory) {
       Guarded<float> sorted(permuter.sizes(num_tokens).num_rows, kHidden, kHidden);
       Guarded<float> combined(num_tokens, kHidden, kHidden);
       const MatrixView<float> rows = sorted.matrix();
+      std::vector<int64_t> offsets(static_cast<size_t>(num_tokens * config.top_k));
+      for (size_t i = 0; i < offsets.size(); ++i) {
+        offsets[i] = static_cast<int64_t>(i) * kHidden * 4;
+      }
+      std::vector<std::byte> memory(offsets.size() * kHidden * 4);
+      const RowAddresses to({offsets.data(), num_tokens, config.top_k}, memory.data());
+      const RowAddresses from({offsets.data(), num_tokens, config.top_k},
+                              static_cast<const std::byte*>(memory.data()));
 
       const int64_t before = num_allocations;
       permuter.sort(batch.expert_ids(), batch.gate_weights(), view, out.workspace());
       permuter.permute(view, {bytes.data(), num_tokens, kHidden * 4},
                        {reinterpret_cast<std::byte*>(rows.data), rows.rows, kHidden * 4});
       permuter.unpermute(view, rows, batch.gate_weights(), combined.matrix());
+      permuter.permute_to({bytes.data(), num_tokens, kHidden * 4}, to.view());
+      permuter.unpermute_from(from.view(), DataType::kFloat32, batch.gate_weights(),
+                              combined.matrix());
       EXPECT_EQ(num_allocations - before, 0) << num_tokens << " tokens";
     }
   }

@@ -33,6 +33,16 @@ class HostRoute final : public PermuterRoute {
                  ConstTensorView gate_weights, TensorView tokens) const override {
     permuter_.unpermute(permutation, sorted, gate_weights, tokens);
   }
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<const int64_t> offsets,
+                  std::span<std::byte> memory) const override {
+    permuter_.permute_to(tokens, RowAddresses(offsets, memory.data()).view());
+  }
+  void unpermute_from(MatrixView<const int64_t> offsets, std::span<const std::byte> memory,
+                      DataType dtype, ConstTensorView gate_weights,
+                      TensorView tokens) const override {
+    permuter_.unpermute_from(RowAddresses(offsets, memory.data()).view(), dtype, gate_weights,
+                             tokens);
+  }
 
  private:
   const Permuter permuter_;

@@ -1,6 +1,7 @@
 // One batch to permute, guarded memory for what comes out, and what must come out by definition.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -46,6 +47,38 @@ class PermuterRoute {
                        MatrixView<std::byte> sorted) const = 0;
   virtual void unpermute(const Permutation& permutation, ConstTensorView sorted,
                          ConstTensorView gate_weights, TensorView tokens) const = 0;
+  /// Rows lie in `memory`, so many bytes behind its start; where the offset is negative, nowhere.
+  virtual void permute_to(MatrixView<const std::byte> tokens, MatrixView<const int64_t> offsets,
+                          std::span<std::byte> memory) const = 0;
+  virtual void unpermute_from(MatrixView<const int64_t> offsets, std::span<const std::byte> memory,
+                              DataType dtype, ConstTensorView gate_weights,
+                              TensorView tokens) const = 0;
+};
+
+/// The addresses of rows, in an array of the offsets' shape; nobody may read between its rows.
+template <typename Byte>
+class RowAddresses {
+ public:
+  RowAddresses(MatrixView<const int64_t> offsets, Byte* memory)
+      : shape_(offsets),
+        addresses_(static_cast<size_t>(offsets.rows * offsets.row_stride),
+                   reinterpret_cast<Byte*>(uintptr_t{1})) {
+    for (int64_t token = 0; token < offsets.rows; ++token) {
+      for (int64_t slot = 0; slot < offsets.cols; ++slot) {
+        const int64_t offset = offsets.row(token)[slot];
+        addresses_[static_cast<size_t>(token * offsets.row_stride + slot)] =
+            offset < 0 ? nullptr : memory + offset;
+      }
+    }
+  }
+
+  [[nodiscard]] MatrixView<Byte* const> view() const {
+    return {addresses_.data(), shape_.rows, shape_.cols, shape_.row_stride};
+  }
+
+ private:
+  MatrixView<const int64_t> shape_;
+  std::vector<Byte*> addresses_;
 };
 
 /// Through the front door of a host backend.

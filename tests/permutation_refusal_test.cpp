@@ -195,6 +195,48 @@ TEST_P(PermuterRefusal, Contract10_MovesNameTheShapeThatDisagrees) {
             "tokens has row_stride 1, must be at least its 2 columns");
 }
 
+TEST_P(PermuterRefusal, Contract10_MovesByAddressNameTheShapeThatDisagrees) {
+  const std::vector<std::byte> tokens(2 * 8);
+  Guarded<std::byte> memory(4, 8, 8);
+  std::byte* const first = memory.matrix().data;
+  std::byte* const addresses[] = {first, first + 8, first + 16, nullptr};
+  const auto permute = [&](MatrixView<const std::byte> from, MatrixView<std::byte* const> to) {
+    std::string text = refusal_of([&] { permuter_.permute_to(from, to); });
+    EXPECT_TRUE(memory.untouched()) << text;
+    return text;
+  };
+  EXPECT_EQ(permute({tokens.data(), 2, 8}, {addresses, 1, 2}), "rows has 1 rows, must have 2");
+  EXPECT_EQ(permute({tokens.data(), 2, 8}, {addresses, 2, 1}), "rows has 1 columns, must have 2");
+  EXPECT_EQ(permute({tokens.data(), 2, 8}, {addresses, 2, 2, 1}),
+            "rows has row_stride 1, must be at least its 2 columns");
+  EXPECT_EQ(permute({tokens.data(), 2, 8}, {nullptr, 2, 2}), "rows is a null pointer");
+  EXPECT_EQ(permute({nullptr, 2, 8}, {addresses, 2, 2}), "tokens is a null pointer");
+  EXPECT_EQ(permute({tokens.data(), 2, -8}, {addresses, 2, 2}),
+            "tokens has -8 columns, must have 0 or more");
+  EXPECT_EQ(permute({tokens.data(), -1, 8}, {addresses, 2, 2}),
+            "tokens rows is -1, must be in [0, 281474976710656]");
+
+  Guarded<float> combined(2, 2, 2);
+  const auto unpermute = [&](MatrixView<const std::byte* const> from, DataType dtype,
+                             ConstTensorView weights, TensorView into) {
+    std::string text = refusal_of([&] { permuter_.unpermute_from(from, dtype, weights, into); });
+    EXPECT_TRUE(combined.untouched()) << text;
+    return text;
+  };
+  const MatrixView<const std::byte* const> from(addresses, 2, 2);
+  const TensorView into = combined.matrix();
+  EXPECT_EQ(unpermute({addresses, 1, 2}, DataType::kFloat32, {}, into),
+            "rows has 1 rows, must have 2");
+  EXPECT_EQ(unpermute(from, static_cast<DataType>(9), {}, into),
+            "rows have an unknown element type, 9");
+  EXPECT_EQ(unpermute(from, DataType::kFloat32, {}, {into.data, static_cast<DataType>(9), 2, 2, 2}),
+            "tokens have an unknown element type, 9");
+  EXPECT_EQ(unpermute(from, DataType::kFloat32, {tokens.data(), DataType::kFloat32, 2, 1, 1}, into),
+            "gate_weights has 1 columns, must have 2");
+  EXPECT_EQ(unpermute(from, DataType::kFloat32, {}, {nullptr, DataType::kFloat32, 2, 2, 2}),
+            "tokens is a null pointer");
+}
+
 TEST_P(PermuterRefusal, SizesAndWorkspaceRefuseNegativeTokens) {
   EXPECT_EQ(refusal_of([&] { (void)permuter_.sizes(-1); }),
             "num_tokens is -1, must be in [0, 281474976710656]");

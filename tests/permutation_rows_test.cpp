@@ -9,33 +9,10 @@
 #include "switchyard/permutation.h"
 #include "tests/backend_variants.h"
 #include "tests/permutation_case.h"
+#include "tests/row_elements.h"
 
 namespace switchyard::test {
 namespace {
-
-/// Random bits of one of the element types: every NaN, infinity and subnormal may come up.
-template <typename T>
-T random_element(RandomStream& random) {
-  // Widely spread weights and values meet at sums near 1 often enough to be rounded everywhere.
-  const auto moderate =
-      static_cast<float>(std::ldexp(random.normal(), one_of(random, {-22, -9, 0, 3})));
-  if constexpr (std::is_same_v<T, float>) {
-    return random.chance(90) ? moderate : std::bit_cast<float>(random.bits32());
-  } else if constexpr (std::is_same_v<T, Float16>) {
-    return random.chance(90) ? to_float16(moderate)
-                             : Float16{static_cast<uint16_t>(random.bits32())};
-  } else {
-    return random.chance(90) ? to_bfloat16(moderate)
-                             : BFloat16{static_cast<uint16_t>(random.bits32())};
-  }
-}
-
-/// The same bits in the same order, whatever they mean.
-template <typename T>
-std::vector<std::byte> bytes_of(const std::vector<T>& elements) {
-  const auto bytes = std::as_bytes(std::span(elements));
-  return {bytes.begin(), bytes.end()};
-}
 
 /// A sorted batch that later calls can use.
 struct Sorted {
@@ -177,15 +154,7 @@ TEST_P(PermutationRows, CombineMakesEveryNaNTheCanonicalOne) {
   for (const BFloat16 value : brain) EXPECT_EQ(value.bits, 0x7fc0u);
 }
 
-/// What a token is by definition: fused multiply-adds in slot order, rounded once.
-template <typename Out>
-Out rounded(float sum) {
-  if (std::isnan(sum)) sum = std::bit_cast<float>(0x7fc00000u);
-  if constexpr (std::is_same_v<Out, float>) return sum;
-  if constexpr (std::is_same_v<Out, Float16>) return to_float16(sum);
-  if constexpr (std::is_same_v<Out, BFloat16>) return to_bfloat16(sum);
-}
-
+/// What tokens are by definition: fused multiply-adds in slot order, rounded once.
 template <typename In, typename Out>
 std::vector<Out> defined_combine(const PermutationCase& batch, const SortedBatch& sorted,
                                  const std::vector<In>& rows, int64_t hidden_size, int64_t padding,

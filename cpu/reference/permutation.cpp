@@ -78,22 +78,56 @@ class ReferencePermuter final : public Permuter::Implementation {
 
   void unpermute(const Permutation& permutation, ConstTensorView sorted,
                  ConstTensorView gate_weights, TensorView tokens, StreamView) const override {
+    const int64_t row_bytes = sorted.row_stride * size_of(sorted.dtype);
+    combine(gate_weights, tokens, [&](int64_t token, int32_t slot) -> ConstTensorView {
+      const int64_t row = permutation.assignment_to_row.row(token)[slot];
+      if (row < 0) return {};
+      return row_of(static_cast<const std::byte*>(sorted.data) + row * row_bytes, sorted.dtype,
+                    sorted.cols);
+    });
+  }
+
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                  StreamView) const override {
+    for (int64_t token = 0; token < tokens.rows; ++token) {
+      for (int32_t slot = 0; slot < config.top_k; ++slot) {
+        std::byte* row = rows.row(token)[slot];
+        if (row != nullptr) std::copy_n(tokens.row(token), tokens.cols, row);
+      }
+    }
+  }
+
+  void unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                      ConstTensorView gate_weights, TensorView tokens, StreamView) const override {
+    combine(gate_weights, tokens, [&](int64_t token, int32_t slot) {
+      return row_of(rows.row(token)[slot], dtype, tokens.cols);
+    });
+  }
+
+ private:
+  static ConstTensorView row_of(const std::byte* data, DataType dtype, int64_t size) {
+    return {data, dtype, 1, size, size};
+  }
+
+  /// `row_at(token, slot)` is a matrix of one row; without data, where the assignment has none.
+  template <typename RowAt>
+  void combine(const ConstTensorView& gate_weights, const TensorView& tokens,
+               const RowAt& row_at) const {
     for (int64_t token = 0; token < tokens.rows; ++token) {
       for (int64_t column = 0; column < tokens.cols; ++column) {
         float sum = 0.0f;
         for (int32_t slot = 0; slot < config.top_k; ++slot) {
-          const int64_t row = permutation.assignment_to_row.row(token)[slot];
-          if (row < 0) continue;
+          const ConstTensorView row = row_at(token, slot);
+          if (row.data == nullptr) continue;
           const float weight =
               gate_weights.data == nullptr ? 1.0f : element_at(gate_weights, token, slot);
-          sum = std::fma(weight, element_at(sorted, row, column), sum);
+          sum = std::fma(weight, element_at(row, 0, column), sum);
         }
         write_element(tokens, token, column, sum);
       }
     }
   }
 
- private:
   [[nodiscard]] bool is_local(int32_t id) const {
     return id >= config.first_local_expert && id < config.first_local_expert + config.num_local();
   }

@@ -145,6 +145,31 @@ class Permuter {
   void unpermute(const Permutation& permutation, ConstTensorView sorted,
                  ConstTensorView gate_weights, TensorView tokens, StreamView stream = {}) const;
 
+  /// permute() to rows that lie anywhere, other ranks' memory included; nothing else is written.
+  ///
+  /// @param tokens  [num_tokens, bytes a row]; any element type, the stride in bytes.
+  /// @param rows    [num_tokens, top_k] address of each assignment's row, null where it has none.
+  ///                No row overlaps another one or the tokens. On devices the array is in the
+  ///                backend's memory, kernels can follow the addresses in it, which nobody checks,
+  ///                and each is a multiple of the largest power of two up to 16 that divides the
+  ///                bytes of a row.
+  /// @throws InvalidArgument  when a shape disagrees with the tokens or the config.
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                  StreamView stream = {}) const;
+
+  /// unpermute() from rows that lie anywhere: the same sums, the same bits.
+  ///
+  /// @param rows          [num_tokens, top_k] address of each assignment's row of hidden_size
+  ///                      elements, aligned like one; null where it has none. On devices as for
+  ///                      permute_to().
+  /// @param dtype         of the rows' elements: float32, float16 or bfloat16.
+  /// @param gate_weights  as for unpermute().
+  /// @param tokens        as for unpermute().
+  /// @throws InvalidArgument  when a shape disagrees with the tokens or the config.
+  void unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                      ConstTensorView gate_weights, TensorView tokens,
+                      StreamView stream = {}) const;
+
   class Implementation;
 
  private:

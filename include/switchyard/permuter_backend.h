@@ -22,6 +22,11 @@ class Permuter::Implementation {
   virtual void unpermute(const Permutation& permutation, ConstTensorView sorted,
                          ConstTensorView gate_weights, TensorView tokens,
                          StreamView stream) const = 0;
+  virtual void permute_to(MatrixView<const std::byte> tokens, MatrixView<std::byte* const> rows,
+                          StreamView stream) const = 0;
+  virtual void unpermute_from(MatrixView<const std::byte* const> rows, DataType dtype,
+                              ConstTensorView gate_weights, TensorView tokens,
+                              StreamView stream) const = 0;
 
   const PermutationConfig config;
   const Backend backend;

@@ -38,8 +38,28 @@ class DeviceRoute : public PermuterRoute {
                         copies.copy(tokens));
     copies.bring_back();
   }
+  void permute_to(MatrixView<const std::byte> tokens, MatrixView<const int64_t> offsets,
+                  std::span<std::byte> memory) const override {
+    DeviceCopies copies;
+    const RowAddresses rows(offsets, copies.copy(memory.data(), size_of(memory)));
+    permuter_.permute_to(copies.copy(tokens), copies.copy(rows.view()));
+    copies.bring_back();
+  }
+  void unpermute_from(MatrixView<const int64_t> offsets, std::span<const std::byte> memory,
+                      DataType dtype, ConstTensorView gate_weights,
+                      TensorView tokens) const override {
+    DeviceCopies copies;
+    const RowAddresses rows(offsets, copies.copy(memory.data(), size_of(memory)));
+    permuter_.unpermute_from(copies.copy(rows.view()), dtype, copies.copy(gate_weights),
+                             copies.copy(tokens));
+    copies.bring_back();
+  }
 
  private:
+  template <typename Byte>
+  static int64_t size_of(std::span<Byte> memory) {
+    return static_cast<int64_t>(memory.size());
+  }
   static Permutation copy(DeviceCopies& copies, const Permutation& view) {
     return {copies.copy(view.tokens_per_expert), copies.copy(view.expert_offsets),
             copies.copy(view.row_to_assignment), copies.copy(view.assignment_to_row),

@@ -260,6 +260,44 @@ TEST(CudaPermutation, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
   }
 }
 
+TEST(CudaPermutation, Contract7_AGraphMovesRowsToAddressesThatAreThereWhenItRuns) {
+  constexpr int64_t kTokens = 40;
+  constexpr int64_t kHidden = 24;
+  const Permuter permuter({.num_experts = 4, .top_k = 2}, Backend::kCuda);
+  const DeviceArray<float> from(std::vector<float>(kTokens * kHidden, 1.0f));
+  const DeviceArray<float> memory(std::vector<float>(kTokens * 2 * kHidden, 0.0f));
+  const DeviceArray<float> to(kTokens * kHidden);
+  DeviceArray<std::byte*> rows(kTokens * 2);
+  const int64_t allocations = simt::num_device_allocations();
+  const int64_t launches = simt::statistics().launches;
+  const CapturedGraph graph([&](cudaStream_t stream) {
+    permuter.permute_to({reinterpret_cast<const std::byte*>(from.data()), kTokens, kHidden * 4},
+                        {rows.data(), kTokens, 2}, stream);
+    permuter.unpermute_from(MatrixView<const std::byte* const>(rows.data(), kTokens, 2),
+                            DataType::kFloat32, {}, MatrixView<float>(to.data(), kTokens, kHidden),
+                            stream);
+  });
+  EXPECT_EQ(simt::num_device_allocations(), allocations);
+  for (int64_t shift = 0; shift < 3; ++shift) {
+    std::vector<std::byte*> addresses(kTokens * 2, nullptr);
+    std::vector<float> expected;
+    for (int64_t token = 0; token < kTokens; ++token) {
+      for (int64_t slot = 0; slot < 2; ++slot) {
+        if ((token + slot + shift) % 3 == 0) continue;
+        const int64_t row = (2 * token + slot + shift) % (2 * kTokens);
+        addresses[static_cast<size_t>(2 * token + slot)] =
+            reinterpret_cast<std::byte*>(memory.data() + row * kHidden);
+      }
+      const bool one_has_none = (token + shift) % 3 == 0 || (token + 1 + shift) % 3 == 0;
+      expected.insert(expected.end(), kHidden, one_has_none ? 1.0f : 2.0f);
+    }
+    rows.upload(addresses);
+    graph.replay();
+    EXPECT_EQ(to.download(), expected);
+  }
+  EXPECT_EQ(simt::statistics().launches - launches, 6);
+}
+
 TEST(CudaPermutation, StreamsDoNotDisturbEachOther) {
   for (const simt::StreamOrder order : {simt::StreamOrder::kDeferred, simt::StreamOrder::kRandom}) {
     const simt::ScopedSettings scope;
@@ -394,6 +432,46 @@ TEST_F(CudaPermutationRefusal, Contract10_MovesNameTheirMemory) {
               permuter.unpermute(device_.view(), answers, batch_.gate_weights(), combined, {});
             }),
             "gate_weights is host memory, must be memory of device 0");
+}
+
+TEST_F(CudaPermutationRefusal, Contract10_MovesByAddressNameTheirMemory) {
+  const Permuter::Implementation& permuter = *device_.permuter;
+  const DeviceArray<std::byte> memory(4096);
+  const DeviceArray<std::byte*> on_device(5);
+  std::byte* on_host[4] = {};
+  const MatrixView<const std::byte> tokens(memory.data(), 2, 16);
+  const MatrixView<std::byte* const> rows(on_device.data(), 2, 2);
+  const MatrixView<const std::byte* const> sources(on_device.data(), 2, 2);
+  const TensorView combined{memory.data() + 1024, DataType::kBFloat16, 2, 4, 4};
+  const std::vector<std::byte> host(64);
+  EXPECT_EQ(refusal_of([&] {
+              permuter.permute_to({host.data(), 2, 16}, rows, {});
+            }),
+            "tokens is host memory, must be memory of device 0");
+  EXPECT_EQ(refusal_of([&] {
+              permuter.permute_to(tokens, {on_host, 2, 2}, {});
+            }),
+            "rows is host memory, must be memory of device 0");
+  auto* const misaligned =
+      reinterpret_cast<std::byte**>(reinterpret_cast<std::byte*>(on_device.data()) + 4);
+  EXPECT_EQ(refusal_of([&] {
+              permuter.permute_to(tokens, {misaligned, 2, 2}, {});
+            }),
+            "rows is not aligned to 8 bytes");
+  EXPECT_EQ(refusal_of([&] {
+              permuter.unpermute_from({on_host, 2, 2}, DataType::kFloat32, {}, combined, {});
+            }),
+            "rows is host memory, must be memory of device 0");
+  EXPECT_EQ(refusal_of([&] {
+              permuter.unpermute_from(sources, DataType::kFloat32, batch_.gate_weights(), combined,
+                                      {});
+            }),
+            "gate_weights is host memory, must be memory of device 0");
+  EXPECT_EQ(refusal_of([&] {
+              permuter.unpermute_from(sources, DataType::kFloat32, {},
+                                      {memory.data() + 1025, DataType::kBFloat16, 2, 4, 4}, {});
+            }),
+            "tokens is not aligned to 2 bytes");
 }
 
 TEST(CudaPermuterConstruction, NeedsADevice) {
