@@ -1,5 +1,6 @@
-// Sorting assignments and moving rows: T tokens, E experts, k slots, bf16 rows of H elements.
-// Rows are held against the machine's own memcpy, call beside call.
+// Sorting assignments, giving them to the copies of experts, and moving rows: T tokens, E experts,
+// k slots, bf16 rows of H elements. Rows are held against the machine's own memcpy, call beside
+// call.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "cpu/threads.h"
 #include "switchyard/buffer.h"
 #include "switchyard/permutation.h"
+#include "switchyard/slot_assigner.h"
 
 namespace switchyard {
 namespace {
@@ -126,6 +128,47 @@ void sort_presets(benchmark::internal::Benchmark* bench) {
   }
 }
 BENCHMARK(sort_assignments)->Apply(sort_presets);
+
+/// Arguments: tokens, experts, slots, threads. An eighth of the experts has a second copy.
+void assign_slots(benchmark::State& state) {
+  const auto num_experts = static_cast<int32_t>(state.range(1));
+  const auto top_k = static_cast<int32_t>(state.range(2));
+  const CpuThreads threads{.num_threads = static_cast<int>(state.range(3))};
+  const Batch batch(state.range(0), num_experts, top_k, threads);
+  std::vector<int32_t> experts(static_cast<size_t>(num_experts + num_experts / 8));
+  for (size_t slot = 0; slot < experts.size(); ++slot) {
+    experts[slot] = static_cast<int32_t>(slot) % num_experts;
+  }
+  const auto placement = ExpertPlacement::from_slots(num_experts, 1, experts);
+  const auto assign = [&](const SlotAssigner& assigner, Buffer<int32_t>& slots,
+                          Buffer<int64_t>& counts, std::span<std::byte> workspace) {
+    assigner.assign({batch.ids.data(), batch.num_tokens, top_k}, 0,
+                    slots.matrix(batch.num_tokens, top_k), counts.view(), workspace);
+  };
+  const SlotAssigner assigner(placement, top_k, Backend::kCpu, threads);
+  Buffer<int32_t> slots(batch.ids.size());
+  Buffer<int32_t> expected(batch.ids.size());
+  Buffer<int64_t> counts(placement.num_slots());
+  Buffer<std::byte> workspace(assigner.workspace_bytes(batch.num_tokens));
+  assign(SlotAssigner(placement, top_k, Backend::kReference), expected, counts, {});
+  assign(assigner, slots, counts, workspace.bytes());
+  if (!std::equal(slots.begin(), slots.end(), expected.begin())) {
+    return state.SkipWithError("the slots are wrong");
+  }
+  for (auto _ : state) {
+    assign(assigner, slots, counts, workspace.bytes());
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * slots.size());
+}
+
+void assign_presets(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"T", "E", "k", "threads"})->UseRealTime();
+  for (const int64_t tokens : {1, 512, 16384}) {
+    for (const int threads : {1, 2}) bench->Args({tokens, 256, 8, threads});
+  }
+}
+BENCHMARK(assign_slots)->Apply(assign_presets);
 
 /// Rows of a batch before and after. Arguments: tokens, hidden size, threads; 8 of 64 experts.
 struct Rows {

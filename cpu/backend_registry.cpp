@@ -14,7 +14,9 @@
 #include "cpu/reference/hash_routing.h"
 #include "cpu/reference/permutation.h"
 #include "cpu/reference/routing.h"
+#include "cpu/reference/slot_assignment.h"
 #include "cpu/routing.h"
+#include "cpu/slot_assignment.h"
 #include "switchyard/errors.h"
 
 #ifdef SWITCHYARD_CUDA
@@ -25,6 +27,7 @@
 #include "cuda/managed_memory.h"
 #include "cuda/permutation.h"
 #include "cuda/routing.h"
+#include "cuda/slot_assignment.h"
 #include "cuda/sorting_router.h"
 #endif
 
@@ -206,6 +209,21 @@ std::unique_ptr<ExpertAffinity::Implementation> make_affinity(const ExpertAffini
 #endif
     default:
       return make_cpu_affinity(config);
+  }
+}
+
+std::unique_ptr<SlotAssigner::Implementation> make_slot_assigner(const ExpertPlacement& placement,
+                                                                 int32_t top_k, Backend wanted,
+                                                                 const CpuThreads& threads) {
+  switch (resolve_backend(wanted)) {
+    case Backend::kReference:
+      return reference::make_slot_assigner(placement, top_k);
+#ifdef SWITCHYARD_CUDA
+    case Backend::kCuda:
+      return cuda::make_cuda_slot_assigner(placement, top_k);
+#endif
+    default:
+      return make_cpu_slot_assigner(placement, top_k, threads);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "switchyard/hash_routing_backend.h"
 #include "switchyard/permuter_backend.h"
 #include "switchyard/router_backend.h"
+#include "switchyard/slot_assigner_backend.h"
 #include "switchyard/sorting_router_backend.h"
 
 namespace switchyard::cpu {
@@ -35,5 +36,8 @@ std::unique_ptr<ExpertChoiceRouter::Implementation> make_expert_choice_router(
 std::unique_ptr<HashRouter::Implementation> make_hash_router(const RouterConfig& config,
                                                              Backend wanted,
                                                              const CpuThreads& threads);
+std::unique_ptr<SlotAssigner::Implementation> make_slot_assigner(const ExpertPlacement& placement,
+                                                                 int32_t top_k, Backend wanted,
+                                                                 const CpuThreads& threads);
 
 }  // namespace switchyard::cpu

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "switchyard/permutation.h"
+#include "switchyard/slot_assigner.h"
 #include "tests/backend_variants.h"
 #include "tests/permutation_case.h"
 
@@ -85,6 +86,27 @@ TEST_P(PermutationAllocation, Contract7_HotPathTakesNoHeapMemory) {
       permuter.unpermute_from(from.view(), DataType::kFloat32, batch.gate_weights(),
                               combined.matrix());
       EXPECT_EQ(num_allocations - before, 0) << num_tokens << " tokens";
+    }
+  }
+}
+
+TEST(SlotAssignerAllocation, Contract7_HotPathTakesNoHeapMemory) {
+  constexpr int64_t kTokens = 60000;
+  ThreadPool pool(3);
+  const std::vector<int32_t> experts{0, 1, 1, 0, 0, 2};
+  for (const CpuThreads& threads :
+       {CpuThreads{1, nullptr}, CpuThreads{2, nullptr}, CpuThreads{3, &pool}}) {
+    for (const auto& placement :
+         {ExpertPlacement::from_slots(3, 2, experts), ExpertPlacement::contiguous(3, 2)}) {
+      const SlotAssigner assigner(placement, 2, Backend::kCpu, threads);
+      const std::vector<int32_t> ids(kTokens * 2, 1);
+      std::vector<int32_t> slots(ids.size());
+      std::vector<int64_t> counts(static_cast<size_t>(placement.num_slots()));
+      std::vector<std::byte> workspace(static_cast<size_t>(assigner.workspace_bytes(kTokens)));
+      const int64_t before = num_allocations;
+      assigner.assign({ids.data(), kTokens, 2}, 0, {slots.data(), kTokens, 2},
+                      {counts.data(), placement.num_slots()}, workspace);
+      EXPECT_EQ(num_allocations - before, 0);
     }
   }
 }
