@@ -1,0 +1,67 @@
+#include "nccl/agreement.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "nccl/refuse.h"
+
+namespace switchyard::nccl {
+
+void Statement::refuse(const std::string& why) {
+  const std::size_t length = std::min(why.size(), refusal.size() - 1);
+  std::copy_n(why.begin(), length, refusal.begin());
+  refusal[length] = '\0';
+}
+
+Agreement::Agreement(Communicator& communicator, std::size_t extra_bytes)
+    : communicator_(communicator),
+      mine_(sizeof(Statement) + extra_bytes),
+      all_(mine_.size() * static_cast<std::size_t>(communicator.size())) {}
+
+void Agreement::make(const char* phase, std::initializer_list<AgreedNumber> numbers,
+                     std::initializer_list<int64_t> told, const std::string& refusal) {
+  Statement mine;
+  std::size_t next = 0;
+  for (const AgreedNumber& number : numbers) mine.numbers[next++] = number.value;
+  num_agreed_ = next;
+  for (const int64_t value : told) mine.numbers[next++] = value;
+  mine.refuse(refusal);
+  std::memcpy(mine_.data(), &mine, sizeof(mine));
+  communicator_.all_gather(phase, mine_, all_);
+
+  const int size = communicator_.size();
+  for (int rank = 0; rank < size; ++rank) {
+    const Statement theirs = statement_of(rank);
+    if (theirs.refusal[0] != '\0') {
+      nccl::refuse(phase, ", rank ", rank, ": ", theirs.refusal.data());
+    }
+  }
+  const Statement first = statement_of(0);
+  for (int rank = 1; rank < size; ++rank) {
+    const Statement theirs = statement_of(rank);
+    for (std::size_t i = 0; i < num_agreed_; ++i) {
+      if (theirs.numbers[i] == first.numbers[i]) continue;
+      nccl::refuse(phase, ", rank ", rank, ": ", numbers.begin()[i].name, " is ", theirs.numbers[i],
+                   ", expected ", first.numbers[i], " as on rank 0");
+    }
+  }
+}
+
+int64_t Agreement::told(int rank, std::size_t index) const {
+  return statement_of(rank).numbers[num_agreed_ + index];
+}
+
+std::span<const std::byte> Agreement::extra_of(int rank) const {
+  const std::span<const std::byte> theirs =
+      std::span(all_).subspan(mine_.size() * static_cast<std::size_t>(rank), mine_.size());
+  return theirs.subspan(sizeof(Statement));
+}
+
+Statement Agreement::statement_of(int rank) const {
+  Statement statement;
+  std::memcpy(&statement, all_.data() + mine_.size() * static_cast<std::size_t>(rank),
+              sizeof(statement));
+  return statement;
+}
+
+}  // namespace switchyard::nccl
