@@ -34,8 +34,8 @@ void check(const ExpertPlacement& placement, MatrixView<const int32_t> expert_id
     for (int64_t slot = 0; slot < expert_ids.cols; ++slot) {
       const int32_t id = expert_ids.row(token)[slot];
       if (id < -1 || id >= placement.num_experts()) {
-        refuse("expert_ids[", token, ", ", slot, "] is ", id, ", must be in [-1, ",
-               placement.num_experts(), ")");
+        refuse("expert_ids of token ", token, ", slot ", slot, " is ", id, ", must be in [-1, ",
+               placement.num_experts() - 1, "]");
       }
     }
   }

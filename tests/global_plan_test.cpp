@@ -88,7 +88,7 @@ TEST(GlobalPlan, RefusesWhatIsOutOfRange) {
   const std::vector<int32_t> sources{0, 2};
   const auto placement = ExpertPlacement::contiguous(4, 2);
   EXPECT_EQ(refusal([&] { plan_globally(placement, matrix(ids, 2)); }),
-            "expert_ids[0, 1] is 4, must be in [-1, 4)");
+            "expert_ids of token 0, slot 1 is 4, must be in [-1, 3]");
   EXPECT_EQ(refusal([&] {
               plan_globally(placement, matrix(ids, 1), {.source_ranks = {sources.data(), 2}});
             }),

@@ -221,7 +221,7 @@ TEST(ParityExchange, RefusesUnknownExperts) {
     plan(inputs, false);
     FAIL() << "expert 4 of 4 was taken";
   } catch (const InvalidArgument& error) {
-    EXPECT_STREQ(error.what(), "expert_ids[0, 0] is 4, must be in [-1, 4)");
+    EXPECT_STREQ(error.what(), "expert_ids of token 0, slot 0 is 4, must be in [-1, 3]");
   }
 }
 
