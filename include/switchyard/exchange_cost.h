@@ -1,0 +1,54 @@
+// How long an exchange takes: a model of links, its parameters fitted from measured all-to-alls.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "switchyard/traffic.h"
+
+namespace switchyard {
+
+/// Hockney's model of a link: a message of n bytes takes latency + n / bandwidth. (The
+/// communication challenge for MPP, Parallel Computing 20, 1994.)
+struct LinkCost {
+  double latency_us = 0.0;      ///< of one message
+  double bandwidth_gbps = 1.0;  ///< 1e9 bytes a second
+
+  bool operator==(const LinkCost&) const = default;
+};
+
+/// Ranks of a node reach each other by one kind of link and ranks of other nodes by another, both
+/// at once. A rank sends to one peer after another and receives meanwhile.
+struct ExchangeCostModel {
+  int32_t ranks_per_node = 8;
+  LinkCost node{};
+  LinkCost network{};
+  /// The bandwidth of a node is all its ranks' together, as that of a memory, and rows that stay on
+  /// their rank take their share of it. Else every rank has that bandwidth, in each direction.
+  bool shares_node_bandwidth = false;
+};
+
+/// @throws InvalidArgument  for a bandwidth that is not above 0, a negative latency, or fewer than
+/// 1
+///                          rank a node.
+void validate(const ExchangeCostModel& model);
+
+/// Time until the busiest rank is done. Row i of the traffic is rank i, of node i / ranks_per_node.
+/// @throws InvalidArgument  for a refused model or a negative row size.
+double predict_seconds(const ExchangeCostModel& model, const TrafficMatrix& traffic,
+                       int64_t row_bytes);
+
+/// A measured all-to-all in which each rank sends as much to every rank, itself among them.
+struct ExchangeTiming {
+  int32_t num_ranks = 0;
+  int64_t bytes_per_rank = 0;  ///< that a rank sends in all
+  double seconds = 0.0;
+};
+
+/// The link that explains the timings with the smallest relative error, by least squares.
+/// @param shares_bandwidth  as ExchangeCostModel::shares_node_bandwidth.
+/// @throws InvalidArgument  for fewer than two different sizes, a size or time that is not above 0,
+///                          or a rank alone.
+LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth);
+
+}  // namespace switchyard

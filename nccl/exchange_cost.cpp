@@ -1,0 +1,145 @@
+#include "switchyard/exchange_cost.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "nccl/refuse.h"
+
+namespace switchyard {
+
+using nccl::refuse;
+
+namespace {
+
+/// What one rank has to do over one kind of link.
+struct LinkLoad {
+  int64_t messages_sent = 0;
+  int64_t messages_received = 0;
+  int64_t rows_sent = 0;
+  int64_t rows_received = 0;
+
+  [[nodiscard]] double latency(const LinkCost& link) const {
+    return link.latency_us * 1e-6 * static_cast<double>(std::max(messages_sent, messages_received));
+  }
+  [[nodiscard]] double transfer(const LinkCost& link, int64_t row_bytes) const {
+    return static_cast<double>(std::max(rows_sent, rows_received) * row_bytes) /
+           (link.bandwidth_gbps * 1e9);
+  }
+};
+
+struct Loads {
+  std::vector<LinkLoad> node;      // [num_ranks]
+  std::vector<LinkLoad> network;   // [num_ranks]
+  std::vector<int64_t> node_rows;  // [num_nodes] that stay in the node, on their rank even
+};
+
+Loads loads_of(const TrafficMatrix& traffic, int32_t ranks_per_node) {
+  const int32_t num_ranks = traffic.num_ranks();
+  const auto count = static_cast<std::size_t>(num_ranks);
+  Loads loads{std::vector<LinkLoad>(count), std::vector<LinkLoad>(count),
+              std::vector<int64_t>((count + static_cast<std::size_t>(ranks_per_node) - 1) /
+                                   static_cast<std::size_t>(ranks_per_node))};
+  for (int32_t source = 0; source < num_ranks; ++source) {
+    const int32_t node = source / ranks_per_node;
+    for (int32_t destination = 0; destination < num_ranks; ++destination) {
+      const int64_t rows = traffic.at(source, destination);
+      if (rows == 0) continue;
+      const bool stays = destination / ranks_per_node == node;
+      if (stays) loads.node_rows[static_cast<std::size_t>(node)] += rows;
+      if (source == destination) continue;
+      std::vector<LinkLoad>& links = stays ? loads.node : loads.network;
+      LinkLoad& from = links[static_cast<std::size_t>(source)];
+      LinkLoad& to = links[static_cast<std::size_t>(destination)];
+      ++from.messages_sent;
+      from.rows_sent += rows;
+      ++to.messages_received;
+      to.rows_received += rows;
+    }
+  }
+  return loads;
+}
+
+void check_link(const char* name, const LinkCost& link) {
+  if (!std::isfinite(link.latency_us) || link.latency_us < 0.0) {
+    refuse(name, ".latency_us is ", link.latency_us, ", must be finite and 0 or more");
+  }
+  if (!std::isfinite(link.bandwidth_gbps) || link.bandwidth_gbps <= 0.0) {
+    refuse(name, ".bandwidth_gbps is ", link.bandwidth_gbps, ", must be finite and above 0");
+  }
+}
+
+}  // namespace
+
+void validate(const ExchangeCostModel& model) {
+  if (model.ranks_per_node < 1) {
+    refuse("ranks_per_node is ", model.ranks_per_node, ", must be 1 or more");
+  }
+  check_link("node", model.node);
+  check_link("network", model.network);
+}
+
+double predict_seconds(const ExchangeCostModel& model, const TrafficMatrix& traffic,
+                       int64_t row_bytes) {
+  validate(model);
+  if (row_bytes < 0) refuse("row_bytes is ", row_bytes, ", must be 0 or more");
+  const Loads loads = loads_of(traffic, model.ranks_per_node);
+  double slowest = 0.0;
+  for (std::size_t rank = 0; rank < loads.node.size(); ++rank) {
+    double inside = loads.node[rank].latency(model.node);
+    if (model.shares_node_bandwidth) {
+      const int64_t rows = loads.node_rows[rank / static_cast<std::size_t>(model.ranks_per_node)];
+      inside += static_cast<double>(rows * row_bytes) / (model.node.bandwidth_gbps * 1e9);
+    } else {
+      inside += loads.node[rank].transfer(model.node, row_bytes);
+    }
+    const double outside = loads.network[rank].latency(model.network) +
+                           loads.network[rank].transfer(model.network, row_bytes);
+    slowest = std::max({slowest, inside, outside});
+  }
+  return slowest;
+}
+
+LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth) {
+  // Of seconds = latency * messages + bytes / bandwidth, each equation divided by its seconds.
+  double mm = 0.0;
+  double mb = 0.0;
+  double bb = 0.0;
+  double m = 0.0;
+  double b = 0.0;
+  for (std::size_t i = 0; i < timings.size(); ++i) {
+    const ExchangeTiming& timing = timings[i];
+    if (timing.num_ranks < 2) {
+      refuse("timings[", i, "].num_ranks is ", timing.num_ranks, ", must be 2 or more");
+    }
+    if (timing.bytes_per_rank < 1 || !(timing.seconds > 0.0)) {
+      refuse("timings[", i, "] is ", timing.bytes_per_rank, " bytes in ", timing.seconds,
+             " s, both must be above 0");
+    }
+    const double peers = timing.num_ranks - 1;
+    const double moved = static_cast<double>(timing.bytes_per_rank) *
+                         (shares_bandwidth ? timing.num_ranks : peers / timing.num_ranks);
+    const double messages = peers / timing.seconds;
+    const double bytes = moved / timing.seconds;
+    mm += messages * messages;
+    mb += messages * bytes;
+    bb += bytes * bytes;
+    m += messages;
+    b += bytes;
+  }
+  const double determinant = mm * bb - mb * mb;
+  if (timings.size() < 2 || determinant <= 1e-9 * mm * bb) {
+    refuse("timings hold ", timings.size(), " measurements, must hold two of different sizes");
+  }
+  double latency = (m * bb - b * mb) / determinant;
+  double seconds_per_byte = (b * mm - m * mb) / determinant;
+  if (latency < 0.0) {  // the line through 0 then
+    latency = 0.0;
+    seconds_per_byte = b / bb;
+  } else if (seconds_per_byte <= 0.0) {
+    refuse("timings do not grow with the size");
+  }
+  return {latency * 1e6, 1e-9 / seconds_per_byte};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,89 @@
+// The cost model: what it predicts by hand, and that fitting finds the link again.
+#include "switchyard/exchange_cost.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "switchyard/errors.h"
+
+namespace switchyard::test {
+namespace {
+
+TrafficMatrix all_pairs(int32_t num_ranks, int64_t rows) {
+  TrafficMatrix traffic(num_ranks);
+  for (int32_t i = 0; i < num_ranks; ++i) {
+    for (int32_t j = 0; j < num_ranks; ++j) traffic.at(i, j) = rows;
+  }
+  return traffic;
+}
+
+TEST(ExchangeCost, AddsLatenciesAndBytesOfTheBusiestRank) {
+  const ExchangeCostModel model{.ranks_per_node = 2, .node = {1.0, 100.0}, .network = {5.0, 10.0}};
+  TrafficMatrix traffic(4);
+  traffic.at(0, 1) = 1000;  // inside the node: 1 us + 1000 * 100 B / 100 GB/s
+  EXPECT_DOUBLE_EQ(predict_seconds(model, traffic, 100), 2e-6);
+  traffic.at(0, 2) = 1000;  // outside: 5 us + 10 us, at once
+  EXPECT_DOUBLE_EQ(predict_seconds(model, traffic, 100), 15e-6);
+  traffic.at(1, 2) = 1000;  // rank 2 receives twice as much, in two messages
+  EXPECT_DOUBLE_EQ(predict_seconds(model, traffic, 100), 30e-6);
+  traffic.at(3, 3) = 1 << 20;  // does not travel
+  EXPECT_DOUBLE_EQ(predict_seconds(model, traffic, 100), 30e-6);
+}
+
+TEST(ExchangeCost, SharesANodesBandwidth) {
+  const ExchangeCostModel model{
+      .ranks_per_node = 4, .node = {1.0, 10.0}, .shares_node_bandwidth = true};
+  EXPECT_DOUBLE_EQ(predict_seconds(model, all_pairs(4, 10), 1000), 3e-6 + 16e-6);
+}
+
+TEST(ExchangeCost, TakesNoTimeWithoutRows) {
+  EXPECT_EQ(predict_seconds({}, TrafficMatrix(3), 100), 0.0);
+  EXPECT_EQ(predict_seconds({}, TrafficMatrix(0), 100), 0.0);
+}
+
+TEST(ExchangeCost, FindsTheLinkAgain) {
+  for (const bool shares : {false, true}) {
+    const ExchangeCostModel model{
+        .ranks_per_node = 4, .node = {3.0, 20.0}, .network = {}, .shares_node_bandwidth = shares};
+    std::vector<ExchangeTiming> timings;
+    for (int64_t bytes = 1024; bytes <= 1 << 26; bytes *= 4) {
+      timings.push_back({4, bytes, predict_seconds(model, all_pairs(4, 1), bytes / 4)});
+    }
+    const LinkCost link = fit_link(timings, shares);
+    EXPECT_NEAR(link.latency_us, 3.0, 1e-6);
+    EXPECT_NEAR(link.bandwidth_gbps, 20.0, 1e-6);
+  }
+}
+
+TEST(ExchangeCost, NeverFitsANegativeLatency) {
+  const std::vector<ExchangeTiming> timings{{2, 1000, 0.9e-6}, {2, 1000000, 1.2e-3}};
+  const LinkCost link = fit_link(timings, false);
+  EXPECT_EQ(link.latency_us, 0.0);
+  EXPECT_GT(link.bandwidth_gbps, 0.0);
+}
+
+TEST(ExchangeCost, RefusesWhatExplainsNothing) {
+  const auto refusal = [](const std::vector<ExchangeTiming>& timings) {
+    try {
+      fit_link(timings, false);
+    } catch (const InvalidArgument& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal({{2, 8, 1e-6}}),
+            "timings hold 1 measurements, must hold two of different sizes");
+  EXPECT_EQ(refusal({{2, 8, 1e-6}, {2, 8, 1e-6}}),
+            "timings hold 2 measurements, must hold two of different sizes");
+  EXPECT_EQ(refusal({{1, 8, 1e-6}}), "timings[0].num_ranks is 1, must be 2 or more");
+  EXPECT_EQ(refusal({{2, 8, 0.0}}), "timings[0] is 8 bytes in 0 s, both must be above 0");
+  EXPECT_EQ(refusal({{2, 1000, 2e-6}, {2, 1000000, 1e-6}}), "timings do not grow with the size");
+  EXPECT_THROW(predict_seconds({.ranks_per_node = 0}, TrafficMatrix(1), 1), InvalidArgument);
+  EXPECT_THROW(predict_seconds({.node = {-1.0, 1.0}}, TrafficMatrix(1), 1), InvalidArgument);
+  EXPECT_THROW(predict_seconds({.network = {1.0, 0.0}}, TrafficMatrix(1), 1), InvalidArgument);
+  EXPECT_THROW(predict_seconds({}, TrafficMatrix(1), -1), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace switchyard::test
