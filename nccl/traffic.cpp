@@ -53,6 +53,16 @@ TrafficMatrix::TrafficMatrix(int32_t num_ranks) : num_ranks_(num_ranks) {
   rows_.resize(static_cast<std::size_t>(num_ranks) * static_cast<std::size_t>(num_ranks));
 }
 
+TrafficMatrix TrafficMatrix::transposed() const {
+  TrafficMatrix back(num_ranks_);
+  for (int32_t source = 0; source < num_ranks_; ++source) {
+    for (int32_t destination = 0; destination < num_ranks_; ++destination) {
+      back.at(destination, source) = at(source, destination);
+    }
+  }
+  return back;
+}
+
 TrafficSummary summarize_traffic(const TrafficMatrix& traffic) {
   const RankRows rows = rows_by_rank(traffic);
   TrafficSummary summary;

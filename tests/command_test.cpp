@@ -7,7 +7,7 @@
 #include "switchyard/buffer.h"
 #include "switchyard/router.h"
 #include "switchyard/trace.h"
-#include "tests/command_process.h"
+#include "tests/command_expectations.h"
 #include "tests/temporary_directory.h"
 #include "tests/tensor_bytes.h"
 
@@ -18,6 +18,8 @@ using Json = nlohmann::json;
 using testing::bytes_of;
 using testing::CommandResult;
 using testing::entry;
+using testing::expect_refusal;
+using testing::expect_success;
 using testing::read_whole;
 using testing::run_command;
 using testing::TemporaryDirectory;
@@ -25,21 +27,6 @@ using testing::tensor_file;
 
 const std::string kEnglish = SWITCHYARD_SOURCE_DIR "/examples/traces/english.safetensors";
 const std::string kCpp = SWITCHYARD_SOURCE_DIR "/examples/traces/cpp.safetensors";
-
-void expect_success(const CommandResult& result) {
-  ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_EQ(result.err, "");
-}
-
-/// Every refusal looks the same: one line, exit code 2, nothing on standard output.
-void expect_refusal(const CommandResult& result, const std::string& part) {
-  EXPECT_EQ(result.exit_code, 2) << result.err;
-  EXPECT_EQ(result.out, "");
-  EXPECT_EQ(result.err.rfind("switchyard: ", 0), 0u) << result.err;
-  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-  EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << result.err;
-  EXPECT_NE(result.err.find(part), result.err.npos) << result.err;
-}
 
 /// A trace of one layer of float32 logits, 2 tokens and 4 experts, with a correction bias.
 std::string small_trace(const std::string& metadata = "\"top_k\":\"2\"") {
@@ -371,7 +358,6 @@ const Refusal kRefusals[] = {
     {"no_out", {"route", "TRACE"}, "--out"},
     {"missing_file", {"run", "/nonexistent/trace"}, "No such file or directory"},
     {"directory_as_trace", {"run", "DIRECTORY"}, "not a regular file"},
-    {"plan", {"plan", "TRACE", "--ranks", "8"}, "'plan' is not available yet"},
     {"place", {"place", "--out", "OUT"}, "'place' is not available yet"},
     {"offload", {"offload"}, "'offload' is not available yet"},
     {"simulate", {"simulate", "x", "y", "--z"}, "'simulate' is not available yet"},

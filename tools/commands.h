@@ -7,8 +7,9 @@ namespace switchyard::tools {
 
 void add_run_command(CLI::App& program);
 void add_route_command(CLI::App& program);
+void add_plan_command(CLI::App& program);
 void add_info_command(CLI::App& program);
-/// plan, place, offload and simulate: known names that refuse.
+/// place, offload and simulate: known names that refuse.
 void add_unavailable_commands(CLI::App& program);
 
 }  // namespace switchyard::tools

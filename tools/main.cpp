@@ -53,6 +53,7 @@ int run(int argc, char** argv) {
   add_log_level(program);
   add_run_command(program);
   add_route_command(program);
+  add_plan_command(program);
   add_info_command(program);
   add_unavailable_commands(program);
   try {

@@ -3,13 +3,12 @@
 #include <memory>
 #include <string>
 
-#include "switchyard/buffer.h"
 #include "switchyard/build_info.h"
 #include "switchyard/errors.h"
 #include "switchyard/load_statistics.h"
-#include "tools/backend_copy.h"
 #include "tools/commands.h"
 #include "tools/format.h"
+#include "tools/routed_layer.h"
 #include "tools/routing_options.h"
 #include "tools/text_table.h"
 
@@ -22,38 +21,6 @@ struct RouteOptions {
   bool json = false;
   RoutingOptions routing;
 };
-
-/// A routed layer; owns what is written.
-struct RoutedLayer {
-  int32_t index;
-  Buffer<int32_t> expert_ids;
-  Buffer<float> gate_weights;
-  Buffer<int64_t> tokens_per_expert;
-  Buffer<int64_t> degenerate_rows;  ///< [1]
-};
-
-RoutedLayer route(const Router& router, const TraceLayer& layer, VectorView<const float> bias) {
-  const RouterConfig& config = router.config();
-  const int64_t num_tokens = layer.router_logits.rows;
-  const int64_t num_slots = config.num_slots();
-  const Backend backend = router.backend();
-  RoutedLayer routed{layer.index, Buffer<int32_t>(num_tokens * num_slots, backend),
-                     Buffer<float>(num_tokens * num_slots, backend),
-                     Buffer<int64_t>(config.num_expert_ids(), backend),
-                     Buffer<int64_t>(1, backend)};
-  RoutingResult result;
-  result.expert_ids = routed.expert_ids.matrix(num_tokens, num_slots);
-  result.gate_weights = routed.gate_weights.matrix(num_tokens, num_slots);
-  result.tokens_per_expert = routed.tokens_per_expert.view();
-  result.num_degenerate_rows = routed.degenerate_rows.data();
-  Buffer<std::byte> workspace(router.workspace_bytes(num_tokens), backend);
-  const BackendTensor logits(layer.router_logits, backend);
-  const BackendCopy<float> shared_bias(bias, backend);
-  router.route({.logits = logits.view(), .selection_bias = shared_bias.vector()}, result,
-               workspace.bytes());
-  synchronize(backend);
-  return routed;
-}
 
 template <typename T>
 void add(TensorFileWriter& writer, const RoutedLayer& layer, const char* name, const char* dtype,
@@ -123,7 +90,7 @@ void run(const RouteOptions& options) {
                       options.routing.threads());
   std::vector<RoutedLayer> layers;
   for (const TraceLayer* layer : selected) {
-    layers.push_back(route(router, *layer, options.routing.selection_bias(trace, *layer)));
+    layers.push_back(route_layer(router, *layer, options.routing.selection_bias(trace, *layer)));
   }
 
   TensorFileWriter writer;

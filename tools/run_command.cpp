@@ -12,6 +12,7 @@
 #include "tools/commands.h"
 #include "tools/layer_pipeline.h"
 #include "tools/report.h"
+#include "tools/routed_layer.h"
 #include "tools/routing_options.h"
 #include "tools/run_results.h"
 
@@ -85,28 +86,11 @@ void check_options(const RunOptions& options) {
   check_range("--repeat", options.repeat, 1, kMaxRepeat);
 }
 
-/// How to route, or nothing where every layer brings its expert_ids.
-std::optional<RouterConfig> routing_of(const RunOptions& options, const Trace& trace,
-                                       const std::vector<const TraceLayer*>& layers) {
-  std::size_t num_routed = 0;
-  for (const TraceLayer* layer : layers) num_routed += layer->router_logits.data != nullptr;
-  if (num_routed == layers.size()) return options.routing.router_config(trace);
-  if (num_routed > 0) {
-    throw InvalidArgument(options.trace +
-                          ": some layers have router_logits and some do not; pick with --layer");
-  }
-  const std::string given = options.routing.first_given();
-  if (!given.empty()) {
-    throw InvalidArgument(given + " changes nothing: " + options.trace + " has no router_logits");
-  }
-  return std::nullopt;
-}
-
 void run(const RunOptions& options) {
   check_options(options);
   const Trace trace = Trace::open(options.trace);
   const std::vector<const TraceLayer*> layers = options.routing.select_layers(trace);
-  const std::optional<RouterConfig> routing = routing_of(options, trace, layers);
+  const std::optional<RouterConfig> routing = routing_of(options.routing, trace, layers);
   const PipelineConfig config{.num_tokens = trace.num_tokens(),
                               .batch_tokens = options.batch,
                               .num_runs = options.repeat,

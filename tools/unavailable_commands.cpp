@@ -7,7 +7,6 @@ namespace switchyard::tools {
 
 void add_unavailable_commands(CLI::App& program) {
   static constexpr const char* kCommands[][2] = {
-      {"plan", "Who sends what to whom, and what it costs (not available yet)"},
       {"place", "A placement of experts on ranks (not available yet)"},
       {"offload", "Replay with limited fast memory (not available yet)"},
       {"simulate", "Placement over time (not available yet)"},

@@ -21,6 +21,8 @@ class TrafficMatrix {
   [[nodiscard]] int64_t at(int32_t source, int32_t destination) const {
     return rows_[index(source, destination)];
   }
+  /// The way back.
+  [[nodiscard]] TrafficMatrix transposed() const;
 
  private:
   [[nodiscard]] std::size_t index(int32_t source, int32_t destination) const {

@@ -1,0 +1,119 @@
+#include "tools/link_options.h"
+
+#include <charconv>
+#include <fstream>
+#include <vector>
+
+#include "switchyard/errors.h"
+
+namespace switchyard::tools {
+namespace {
+
+// What an H100 has: its NCCL moves 358 GB/s over NVLink in an all-to-all of 4 GPUs, and a port of
+// 400 Gbit/s for each GPU between nodes. The latencies are guesses; measured results replace them.
+constexpr LinkCost kNode{5.0, 358.0};
+constexpr LinkCost kNetwork{10.0, 50.0};
+
+double parse_number(const std::string& option, const std::string& text, std::string_view part) {
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+  if (error != std::errc() || end != part.data() + part.size()) {
+    throw InvalidArgument(option + " is '" + text + "', must be LATENCY_US:GBPS");
+  }
+  return value;
+}
+
+LinkCost parse_link(const std::string& option, const std::string& text) {
+  const std::string_view view = text;
+  const std::size_t colon = view.find(':');
+  if (colon == view.npos) {
+    throw InvalidArgument(option + " is '" + text + "', must be LATENCY_US:GBPS");
+  }
+  return {parse_number(option, text, view.substr(0, colon)),
+          parse_number(option, text, view.substr(colon + 1))};
+}
+
+/// The timings in a file that alltoall_perf wrote.
+std::vector<ExchangeTiming> read_results(const std::string& path) {
+  std::ifstream stream(path);
+  if (!stream) throw IoError("cannot read " + path);
+  std::vector<ExchangeTiming> timings;
+  try {
+    const auto json = nlohmann::json::parse(stream);
+    const auto num_ranks = static_cast<int32_t>(json.at("config").at("devices").size());
+    for (const auto& result : json.at("results")) {
+      const auto bytes = result.at("size").get<int64_t>();
+      const double seconds = result.at("out_of_place").at("time").get<double>() * 1e-6;
+      if (bytes > 0) timings.push_back({num_ranks, bytes, seconds});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw IoError(path + " holds no results of alltoall_perf: " + error.what());
+  }
+  return timings;
+}
+
+LinkCost fit(const std::string& path, bool shares) {
+  try {
+    return fit_link(read_results(path), shares);
+  } catch (const InvalidArgument& error) {
+    throw InvalidArgument(path + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+void LinkOptions::add_to(CLI::App& command) {
+  const std::string group = "Links";
+  CLI::Option* node =
+      command
+          .add_option("--node-link", node_link_,
+                      "Latency of a message and bandwidth of a rank inside a node, default 5:358")
+          ->type_name("US:GBPS")
+          ->group(group);
+  CLI::Option* network =
+      command.add_option("--network-link", network_link_, "The same between nodes, default 10:50")
+          ->type_name("US:GBPS")
+          ->group(group);
+  command
+      .add_option("--node-results", node_results_,
+                  "Fit the link inside a node to what alltoall_perf -J wrote")
+      ->type_name("FILE")
+      ->group(group)
+      ->excludes(node);
+  command
+      .add_option("--network-results", network_results_,
+                  "Fit the link between nodes to what alltoall_perf -J wrote, one rank a node")
+      ->type_name("FILE")
+      ->group(group)
+      ->excludes(network);
+  command
+      .add_flag("--shared-node-link", shares_,
+                "The bandwidth inside a node is all its ranks' together, as that of a memory")
+      ->group(group);
+}
+
+ExchangeCostModel LinkOptions::model(int32_t ranks_per_node) const {
+  ExchangeCostModel model{.ranks_per_node = ranks_per_node,
+                          .node = kNode,
+                          .network = kNetwork,
+                          .shares_node_bandwidth = shares_};
+  if (!node_link_.empty()) model.node = parse_link("--node-link", node_link_);
+  if (!network_link_.empty()) model.network = parse_link("--network-link", network_link_);
+  if (!node_results_.empty()) model.node = fit(node_results_, shares_);
+  if (!network_results_.empty()) model.network = fit(network_results_, false);
+  validate(model);
+  return model;
+}
+
+nlohmann::ordered_json to_json(const ExchangeCostModel& model) {
+  const auto link = [](const LinkCost& cost) {
+    return nlohmann::ordered_json{{"latency_us", cost.latency_us},
+                                  {"bandwidth_gbps", cost.bandwidth_gbps}};
+  };
+  return {{"ranks_per_node", model.ranks_per_node},
+          {"node", link(model.node)},
+          {"network", link(model.network)},
+          {"shares_node_bandwidth", model.shares_node_bandwidth}};
+}
+
+}  // namespace switchyard::tools
