@@ -143,7 +143,7 @@ TEST_F(PlanCommand, RefusesWithOneLine) {
   refuses({"--ranks", "2", "--placement", placed(R"("num_experts": 4, "num_ranks": 4)", "0,1,2,3")},
           "is for 4 ranks, --ranks is 2");
   refuses({"--ranks", "2", "--placement", placed(R"("num_experts": 2, "num_ranks": 2)", "0,1")},
-          "places 2 experts");
+          "is for 2 experts, ");
   refuses({"--ranks", "2", "--placement",
            placed(R"("num_experts": 4, "num_ranks": 2, "slots_per_rank": 3)", "0,1,2,3")},
           "layers[0] has 4 slots, must have 6");

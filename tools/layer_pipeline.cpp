@@ -1,45 +1,14 @@
 #include "tools/layer_pipeline.h"
 
 #include <algorithm>
-#include <chrono>
-#include <sstream>
 
-#include "switchyard/errors.h"
 #include "switchyard/load_statistics.h"
 #include "tools/backend_copy.h"
+#include "tools/pipeline_steps.h"
 #include "tools/stand_in_experts.h"
 
 namespace switchyard::tools {
 namespace {
-
-/// The shortest time that a stage took.
-class Fastest {
- public:
-  template <typename Work>
-  void time(const Work& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    if (!timed_ || taken.count() < seconds_) seconds_ = taken.count();
-    timed_ = true;
-  }
-  [[nodiscard]] double seconds() const { return seconds_; }
-
- private:
-  bool timed_ = false;
-  double seconds_ = 0.0;
-};
-
-template <typename T>
-MatrixView<T> rows_of(MatrixView<T> view, int64_t begin, int64_t count) {
-  return {view.row(begin), count, view.cols, view.row_stride};
-}
-
-ConstTensorView rows_of(const ConstTensorView& view, int64_t begin, int64_t count) {
-  const auto* bytes = static_cast<const std::byte*>(view.data);
-  return {bytes + begin * view.row_stride * size_of(view.dtype), view.dtype, count, view.cols,
-          view.row_stride};
-}
 
 PermutationConfig permutation_config(const PipelineConfig& config,
                                      const std::optional<RouterConfig>& routing) {
@@ -130,7 +99,9 @@ void LayerPipeline::exchange_batch(const TraceLayer& layer, int64_t begin, int64
                         sorted_.matrix(sizes.num_rows, row_bytes));
       synchronize(backend());
     });
-    experts.time([&] { apply_experts(permutation, sorted); });
+    experts.time([&] {
+      apply_experts({permutation.tokens_per_expert, permutation.expert_offsets, {}}, sorted);
+    });
     unpermute.time([&] {
       permuter_.unpermute(permutation, sorted, weights, combined);
       synchronize(backend());
@@ -141,15 +112,7 @@ void LayerPipeline::exchange_batch(const TraceLayer& layer, int64_t begin, int64
   results.seconds.experts += experts.seconds();
   results.seconds.unpermute += unpermute.seconds();
 
-  const Mismatch mismatch = compare_with_dense(tokens, ids, weights, combined);
-  if (mismatch.token >= 0) {
-    std::ostringstream message;
-    message.precision(9);
-    message << "verification failed: layer " << layer.index << ", token " << begin + mismatch.token
-            << ", column " << mismatch.column << " is " << mismatch.actual << ", must be "
-            << mismatch.expected;
-    throw Error(message.str());
-  }
+  expect_dense(layer.index, begin, tokens, ids, weights, combined);
   verified_values_ += count * hidden;
   for (std::size_t expert = 0; expert < results.tokens_per_expert.size(); ++expert) {
     results.tokens_per_expert[expert] += tokens_per_expert_[static_cast<int64_t>(expert)];

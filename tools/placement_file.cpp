@@ -7,13 +7,20 @@
 
 namespace switchyard::tools {
 
+void PlacementFile::check(int32_t ranks, int32_t experts, const Trace& trace) const {
+  const auto expect = [&](const char* what, auto here, auto there, const std::string& where) {
+    if (here == there) return;
+    throw InvalidArgument(path + " is for " + std::to_string(here) + " " + what + ", " + where +
+                          std::to_string(there));
+  };
+  const std::string has = trace.file().source_name() + " has ";
+  expect("ranks", num_ranks, ranks, "--ranks is ");
+  expect("experts", num_experts, experts, has);
+  if (layers.size() > 1) expect("layers", layers.size(), trace.layers().size(), has);
+}
+
 const ExpertPlacement& PlacementFile::of_layer(const Trace& trace, const TraceLayer& layer) const {
   if (layers.size() == 1) return layers.front();
-  if (layers.size() != trace.layers().size()) {
-    throw InvalidArgument(path + " places " + std::to_string(layers.size()) + " layers, " +
-                          trace.file().source_name() + " has " +
-                          std::to_string(trace.layers().size()));
-  }
   return layers[static_cast<std::size_t>(&layer - trace.layers().data())];
 }
 

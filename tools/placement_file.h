@@ -18,8 +18,9 @@ struct PlacementFile {
   int32_t num_nodes = 1;
   std::vector<ExpertPlacement> layers;
 
+  /// @throws InvalidArgument  when it is for other ranks, experts or layers, naming both numbers.
+  void check(int32_t ranks, int32_t experts, const Trace& trace) const;
   /// The placement of one of the trace's layers: the file has one for all, or one for each.
-  /// @throws InvalidArgument  for any other number of layers.
   [[nodiscard]] const ExpertPlacement& of_layer(const Trace& trace, const TraceLayer& layer) const;
 };
 

@@ -89,19 +89,10 @@ class Planner {
           const std::vector<const TraceLayer*>& layers)
       : options_(options), trace_(trace) {
     if (!options.placement.empty()) placements_ = read_placement(options.placement);
-    if (placements_ && placements_->num_ranks != options.ranks) {
-      throw InvalidArgument(options.placement + " is for " +
-                            std::to_string(placements_->num_ranks) + " ranks, --ranks is " +
-                            std::to_string(options.ranks));
-    }
     const std::optional<RouterConfig> config = routing_of(options.routing, trace, layers);
     if (config) router_.emplace(*config, options.routing.backend(), options.routing.threads());
     const int32_t num_experts = config ? config->num_expert_ids() : trace.num_experts();
-    if (placements_ && placements_->num_experts != num_experts) {
-      throw InvalidArgument(options.placement + " places " +
-                            std::to_string(placements_->num_experts) + " experts, " +
-                            options.trace + " has " + std::to_string(num_experts));
-    }
+    if (placements_) placements_->check(static_cast<int32_t>(options.ranks), num_experts, trace);
     blocks_.emplace(ExpertPlacement::contiguous(num_experts, static_cast<int32_t>(options.ranks)));
     model_ = options.links.model(static_cast<int32_t>(options.ranks / options.nodes));
   }

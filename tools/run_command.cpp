@@ -11,6 +11,9 @@
 #include "switchyard/output_file.h"
 #include "tools/commands.h"
 #include "tools/layer_pipeline.h"
+#include "tools/placement_file.h"
+#include "tools/rank_pipeline.h"
+#include "tools/rank_threads.h"
 #include "tools/report.h"
 #include "tools/routed_layer.h"
 #include "tools/routing_options.h"
@@ -19,6 +22,7 @@
 namespace switchyard::tools {
 namespace {
 
+constexpr int64_t kMaxRanks = 256;  // each a thread
 constexpr int64_t kMaxHidden = 1 << 20;
 constexpr int64_t kMaxBatch = 1 << 24;
 constexpr int64_t kMaxRepeat = 1000;
@@ -31,6 +35,7 @@ struct RunOptions {
   int repeat = 3;
   std::string dtype = "bf16";
   uint64_t seed = 1;
+  std::string placement;
   std::string report;
   bool json = false;
   RoutingOptions routing;
@@ -39,7 +44,8 @@ struct RunOptions {
 /// One line on a terminal, rewritten in place, for runs that take long enough to wonder.
 class Progress {
  public:
-  explicit Progress(std::size_t total) : total_(total), shows_(::isatty(STDERR_FILENO) == 1) {}
+  explicit Progress(std::size_t total)
+      : total_(total), shows_(total > 0 && ::isatty(STDERR_FILENO) == 1) {}
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress() {
@@ -74,16 +80,68 @@ DataType parse_dtype(const std::string& name) {
 }
 
 void check_options(const RunOptions& options) {
-  if (options.ranks < 1) {
-    throw InvalidArgument("--ranks is " + std::to_string(options.ranks) + ", must be 1 or more");
-  }
-  if (options.ranks != 1) {
-    throw Unavailable("--ranks is " + std::to_string(options.ranks) +
-                      ", only one rank is available yet in this version");
+  check_range("--ranks", options.ranks, 1, kMaxRanks);
+  if (options.ranks == 1 && !options.placement.empty()) {
+    throw InvalidArgument("--placement changes nothing: --ranks is 1");
   }
   check_range("--hidden", options.hidden, 1, kMaxHidden);
   check_range("--batch", options.batch, 1, kMaxBatch);
   check_range("--repeat", options.repeat, 1, kMaxRepeat);
+}
+
+VectorView<const float> bias_of(const RunOptions& options, const Trace& trace,
+                                const TraceLayer& layer, const RunResults& results) {
+  if (!results.routing) return {};
+  return options.routing.selection_bias(trace, layer);
+}
+
+void run_layers(const RunOptions& options, const Trace& trace,
+                const std::vector<const TraceLayer*>& layers, const PipelineConfig& config,
+                RunResults& results) {
+  LayerPipeline pipeline(config, results.routing);
+  results.backend = switchyard::name_of(pipeline.backend());
+  Progress progress(layers.size());
+  for (const TraceLayer* layer : layers) {
+    results.layers.push_back(pipeline.run(*layer, bias_of(options, trace, *layer, results)));
+    progress.done(results.layers.size());
+  }
+  results.verified_values = pipeline.verified_values();
+}
+
+/// Each rank is a thread; rank 0 tells what all did.
+void run_layers_on_ranks(const RunOptions& options, const Trace& trace,
+                         const std::vector<const TraceLayer*>& layers, PipelineConfig config,
+                         RunResults& results) {
+  if (config.backend == Backend::kCuda) {
+    throw Unavailable("--backend is cuda, ranks that are threads exchange host memory");
+  }
+  if (config.backend == Backend::kAuto) config.backend = Backend::kCpu;
+  if (config.threads.num_threads == 0) config.threads.num_threads = 1;
+  results.backend = switchyard::name_of(config.backend);
+  const int32_t num_experts =
+      results.routing ? results.routing->num_expert_ids() : trace.num_experts();
+  std::optional<PlacementFile> placements;
+  if (!options.placement.empty()) {
+    placements = read_placement(options.placement);
+    placements->check(static_cast<int32_t>(options.ranks), num_experts, trace);
+  }
+  const auto blocks = ExpertPlacement::contiguous(num_experts, results.num_ranks);
+  run_on_ranks(results.num_ranks, [&](Communicator& communicator) {
+    RankPipeline pipeline(config, results.routing, communicator);
+    std::vector<LayerResults> found;
+    {
+      Progress progress(communicator.rank() == 0 ? layers.size() : 0);
+      for (const TraceLayer* layer : layers) {
+        found.push_back(pipeline.run(*layer, bias_of(options, trace, *layer, results),
+                                     placements ? placements->of_layer(trace, *layer) : blocks));
+        progress.done(found.size());
+      }
+    }
+    if (communicator.rank() != 0) return;
+    results.transport = communicator.transport();
+    results.layers = std::move(found);
+    results.verified_values = pipeline.verified_values();
+  });
 }
 
 void run(const RunOptions& options) {
@@ -101,31 +159,26 @@ void run(const RunOptions& options) {
                               .seed = options.seed,
                               .backend = options.routing.backend(),
                               .threads = options.routing.threads()};
-  LayerPipeline pipeline(config, routing);
   // Now, so that a long run does not end with a report that cannot be written.
   std::optional<OutputFile> report;
   if (!options.report.empty()) report.emplace(options.report);
 
   RunResults results{.trace = options.trace,
                      .model = trace.metadata("model").value_or(""),
+                     .num_ranks = static_cast<int>(options.ranks),
                      .num_tokens = trace.num_tokens(),
                      .num_experts = trace.num_experts(),
                      .top_k = routing ? routing->top_k : trace.top_k(),
                      .routing = routing,
-                     .backend = switchyard::name_of(pipeline.backend()),
+                     .backend = {},
                      .hidden_size = options.hidden,
                      .dtype = config.dtype,
                      .seed = options.seed};
-  {
-    Progress progress(layers.size());
-    for (const TraceLayer* layer : layers) {
-      const VectorView<const float> bias =
-          routing ? options.routing.selection_bias(trace, *layer) : VectorView<const float>{};
-      results.layers.push_back(pipeline.run(*layer, bias));
-      progress.done(results.layers.size());
-    }
+  if (options.ranks == 1) {
+    run_layers(options, trace, layers, config, results);
+  } else {
+    run_layers_on_ranks(options, trace, layers, config, results);
   }
-  results.verified_values = pipeline.verified_values();
 
   if (report) {
     report->write(report_page(results));
@@ -149,7 +202,11 @@ void add_run_command(CLI::App& program) {
   command->add_option("trace", options->trace, "Trace with router_logits or expert_ids")
       ->required()
       ->type_name("TRACE");
-  command->add_option("--ranks", options->ranks, "Ranks; only 1 is available yet")->type_name("R");
+  command->add_option("--ranks", options->ranks, "Ranks, each a thread; default 1")->type_name("R");
+  command
+      ->add_option("--placement", options->placement,
+                   "Where experts live on several ranks; without it in contiguous blocks")
+      ->type_name("P.json");
   command->add_option("--hidden", options->hidden, "Elements a token, default 256")->type_name("H");
   command->add_option("--dtype", options->dtype, "Their type: bf16 (default) or f32")
       ->type_name("TYPE");

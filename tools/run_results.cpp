@@ -21,12 +21,20 @@ double rate(int64_t num_tokens, double seconds) {
   return seconds > 0.0 ? static_cast<double>(num_tokens) / seconds : 0.0;
 }
 
-Json to_json(const StageSeconds& seconds) {
-  return {{"route", seconds.route},
-          {"sort", seconds.sort},
-          {"permute", seconds.permute},
-          {"experts", seconds.experts},
-          {"unpermute", seconds.unpermute}};
+Json to_json(const StageSeconds& seconds, int num_ranks) {
+  Json json;
+  for (const Stage& stage : stages_of(num_ranks)) json[stage.name] = seconds.*stage.seconds;
+  return json;
+}
+
+Json matrix_to_json(const TrafficMatrix& traffic) {
+  Json rows = Json::array();
+  for (int32_t source = 0; source < traffic.num_ranks(); ++source) {
+    std::vector<int64_t> row;
+    for (int32_t to = 0; to < traffic.num_ranks(); ++to) row.push_back(traffic.at(source, to));
+    rows.push_back(std::move(row));
+  }
+  return rows;
 }
 
 template <typename T>
@@ -52,11 +60,9 @@ Totals totals_of(const RunResults& results) {
   int64_t num_entropies = 0;
   for (const LayerResults& layer : results.layers) {
     const LoadSummary load = summarize(layer);
-    totals.seconds.route += layer.seconds.route;
-    totals.seconds.sort += layer.seconds.sort;
-    totals.seconds.permute += layer.seconds.permute;
-    totals.seconds.experts += layer.seconds.experts;
-    totals.seconds.unpermute += layer.seconds.unpermute;
+    for (const Stage& stage : stages_of(results.num_ranks)) {
+      totals.seconds.*stage.seconds += layer.seconds.*stage.seconds;
+    }
     totals.assignments += load.total;
     totals.idle_experts += load.num_idle;
     totals.mean_of_max_over_mean += load.max_over_mean;
@@ -79,26 +85,29 @@ Totals totals_of(const RunResults& results) {
 
 Json layer_to_json(const RunResults& results, const LayerResults& layer) {
   const LoadSummary load = summarize(layer);
-  return {{"layer", layer.index},
-          {"assignments", load.total},
-          {"mean_load", load.mean},
-          {"max_load", load.max},
-          {"max_over_mean", load.max_over_mean},
-          {"most_loaded", load.most_loaded},
-          {"idle_experts", load.num_idle},
-          {"coefficient_of_variation", load.coefficient_of_variation},
-          {"gini", load.gini},
-          {"mean_weight_entropy", or_null(layer.mean_weight_entropy)},
-          {"degenerate_rows", or_null(layer.degenerate_rows)},
-          {"seconds", to_json(layer.seconds)},
-          {"tokens_per_second", rate(results.num_tokens, layer.seconds.library())},
-          {"tokens_per_expert", layer.tokens_per_expert}};
-}
-
-std::vector<std::string> time_cells(const StageSeconds& seconds, double tokens_per_second) {
-  return {format_duration(seconds.route),     format_duration(seconds.sort),
-          format_duration(seconds.permute),   format_duration(seconds.experts),
-          format_duration(seconds.unpermute), format_rate(tokens_per_second)};
+  Json json = {{"layer", layer.index},
+               {"assignments", load.total},
+               {"mean_load", load.mean},
+               {"max_load", load.max},
+               {"max_over_mean", load.max_over_mean},
+               {"most_loaded", load.most_loaded},
+               {"idle_experts", load.num_idle},
+               {"coefficient_of_variation", load.coefficient_of_variation},
+               {"gini", load.gini},
+               {"mean_weight_entropy", or_null(layer.mean_weight_entropy)},
+               {"degenerate_rows", or_null(layer.degenerate_rows)},
+               {"seconds", to_json(layer.seconds, results.num_ranks)},
+               {"tokens_per_second", rate(results.num_tokens, layer.seconds.library())},
+               {"tokens_per_expert", layer.tokens_per_expert}};
+  if (results.num_ranks > 1) {
+    const TrafficSummary traffic = summarize_traffic(layer.send_counts);
+    json["send_counts"] = matrix_to_json(layer.send_counts);
+    json["tokens_moved"] = traffic.rows_moved;
+    json["send_imbalance"] = traffic.send_imbalance;
+    json["recv_imbalance"] = traffic.recv_imbalance;
+    json["compute_imbalance"] = traffic.compute_imbalance;
+  }
+  return json;
 }
 
 std::string count_or_dash(const std::optional<int64_t>& value) {
@@ -131,6 +140,22 @@ std::string describe_routing(const RunResults& results) {
 
 }  // namespace
 
+std::span<const Stage> stages_of(int num_ranks) {
+  using Seconds = StageSeconds;
+  static constexpr Stage kOneRank[] = {{"route", &Seconds::route},
+                                       {"sort", &Seconds::sort},
+                                       {"permute", &Seconds::permute},
+                                       {"experts", &Seconds::experts},
+                                       {"unpermute", &Seconds::unpermute}};
+  static constexpr Stage kSeveral[] = {{"route", &Seconds::route},
+                                       {"plan", &Seconds::plan},
+                                       {"dispatch", &Seconds::dispatch},
+                                       {"experts", &Seconds::experts},
+                                       {"combine", &Seconds::combine}};
+  if (num_ranks == 1) return kOneRank;
+  return kSeveral;
+}
+
 nlohmann::ordered_json to_json(const RunResults& results) {
   const Totals totals = totals_of(results);
   Json layers = Json::array();
@@ -138,7 +163,8 @@ nlohmann::ordered_json to_json(const RunResults& results) {
   const int64_t layer_tokens = results.num_tokens * static_cast<int64_t>(results.layers.size());
   return {{"trace", results.trace},
           {"model", results.model},
-          {"num_ranks", 1},
+          {"num_ranks", results.num_ranks},
+          {"transport", results.num_ranks > 1 ? Json(results.transport) : Json()},
           {"num_tokens", results.num_tokens},
           {"num_experts", results.num_experts},
           {"top_k", results.top_k},
@@ -159,7 +185,7 @@ nlohmann::ordered_json to_json(const RunResults& results) {
             {"idle_experts", totals.idle_experts},
             {"mean_weight_entropy", or_null(totals.mean_weight_entropy)},
             {"degenerate_rows", or_null(totals.degenerate_rows)},
-            {"seconds", to_json(totals.seconds)},
+            {"seconds", to_json(totals.seconds, results.num_ranks)},
             {"tokens_per_second", rate(layer_tokens, totals.seconds.library())}}}};
 }
 
@@ -170,30 +196,55 @@ void print(const RunResults& results, std::ostream& out) {
   out << "\n"
       << format_count(results.num_tokens) << " tokens, " << describe_routing(results) << "; "
       << results.hidden_size << ' ' << switchyard::name_of(results.dtype) << " a token, backend "
-      << results.backend << "\n\n";
+      << results.backend;
+  if (results.num_ranks > 1) {
+    out << ", " << results.num_ranks << " ranks over " << results.transport;
+  }
+  out << "\n\n";
 
-  TextTable table({"layer", "busiest", "tokens", "max/mean", "idle", "cv", "entropy", "degenerate",
-                   "route", "sort", "permute", "experts", "unpermute", "tokens/s"});
+  std::vector<std::string> titles{"layer", "busiest", "tokens",  "max/mean",
+                                  "idle",  "cv",      "entropy", "degenerate"};
+  if (results.num_ranks > 1) titles.insert(titles.end(), {"moved", "rank max/mean"});
+  for (const Stage& stage : stages_of(results.num_ranks)) titles.emplace_back(stage.name);
+  titles.emplace_back("tokens/s");
+  TextTable table(std::move(titles));
   const auto add = [&](std::vector<std::string> cells, const StageSeconds& seconds,
                        int64_t num_tokens) {
-    for (std::string& cell : time_cells(seconds, rate(num_tokens, seconds.library()))) {
-      cells.push_back(std::move(cell));
+    for (const Stage& stage : stages_of(results.num_ranks)) {
+      cells.push_back(format_duration(seconds.*stage.seconds));
     }
+    cells.push_back(format_rate(rate(num_tokens, seconds.library())));
     table.add_row(std::move(cells));
   };
   for (const LayerResults& layer : results.layers) {
     const LoadSummary load = summarize(layer);
-    add({std::to_string(layer.index), "expert " + std::to_string(load.most_loaded),
-         format_count(load.max), format_fixed(load.max_over_mean, 2), format_count(load.num_idle),
-         format_fixed(load.coefficient_of_variation, 2), number_or_dash(layer.mean_weight_entropy),
-         count_or_dash(layer.degenerate_rows)},
-        layer.seconds, results.num_tokens);
+    std::vector<std::string> cells{std::to_string(layer.index),
+                                   "expert " + std::to_string(load.most_loaded),
+                                   format_count(load.max),
+                                   format_fixed(load.max_over_mean, 2),
+                                   format_count(load.num_idle),
+                                   format_fixed(load.coefficient_of_variation, 2),
+                                   number_or_dash(layer.mean_weight_entropy),
+                                   count_or_dash(layer.degenerate_rows)};
+    if (results.num_ranks > 1) {
+      const TrafficSummary traffic = summarize_traffic(layer.send_counts);
+      cells.push_back(format_count(traffic.rows_moved));
+      cells.push_back(format_fixed(traffic.compute_imbalance, 2));
+    }
+    add(std::move(cells), layer.seconds, results.num_tokens);
   }
   table.add_rule();
-  add({"all", "", "", format_fixed(totals.mean_of_max_over_mean, 2),
-       format_count(totals.idle_experts), format_fixed(totals.mean_cv, 2),
-       number_or_dash(totals.mean_weight_entropy), count_or_dash(totals.degenerate_rows)},
-      totals.seconds, results.num_tokens * static_cast<int64_t>(results.layers.size()));
+  std::vector<std::string> cells{"all",
+                                 "",
+                                 "",
+                                 format_fixed(totals.mean_of_max_over_mean, 2),
+                                 format_count(totals.idle_experts),
+                                 format_fixed(totals.mean_cv, 2),
+                                 number_or_dash(totals.mean_weight_entropy),
+                                 count_or_dash(totals.degenerate_rows)};
+  if (results.num_ranks > 1) cells.insert(cells.end(), 2, "");
+  add(std::move(cells), totals.seconds,
+      results.num_tokens * static_cast<int64_t>(results.layers.size()));
   table.print(out);
   out << "\nAll layers: means of max/mean, cv and entropy (nats, of a token's weights), sums of "
          "the "

@@ -5,24 +5,39 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "switchyard/data_type.h"
 #include "switchyard/router.h"
+#include "switchyard/traffic.h"
 
 namespace switchyard::tools {
 
+/// Times of what was run: the stages of one rank or of several.
 struct StageSeconds {
   double route = 0.0;
-  double sort = 0.0;
-  double permute = 0.0;
-  double experts = 0.0;  ///< the stand-ins'; nobody's but this program's
-  double unpermute = 0.0;
+  double sort = 0.0;       ///< one rank
+  double permute = 0.0;    ///< one rank
+  double plan = 0.0;       ///< several
+  double dispatch = 0.0;   ///< several
+  double experts = 0.0;    ///< the stand-ins'; nobody's but this program's
+  double unpermute = 0.0;  ///< one rank
+  double combine = 0.0;    ///< several
 
   /// Everything but the experts.
-  [[nodiscard]] double library() const { return route + sort + permute + unpermute; }
+  [[nodiscard]] double library() const {
+    return route + sort + permute + plan + dispatch + unpermute + combine;
+  }
 };
+
+struct Stage {
+  const char* name;
+  double StageSeconds::*seconds;
+};
+/// The stages of a run, in their order.
+std::span<const Stage> stages_of(int num_ranks);
 
 struct LayerResults {
   int32_t index = 0;
@@ -30,11 +45,14 @@ struct LayerResults {
   std::optional<int64_t> degenerate_rows;     ///< where the layer was routed here
   std::optional<double> mean_weight_entropy;  ///< where there are weights; in nats
   StageSeconds seconds;
+  TrafficMatrix send_counts;  ///< rows between ranks, where there are several
 };
 
 struct RunResults {
   std::string trace;
   std::string model;  ///< from the trace's metadata, empty where it does not say
+  int num_ranks = 1;
+  std::string transport{};  ///< between ranks, where there are several
   int64_t num_tokens = 0;
   int32_t num_experts = 0;
   int32_t top_k = 0;

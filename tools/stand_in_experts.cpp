@@ -55,11 +55,12 @@ void fill(uint64_t seed, int64_t first_token, MatrixView<T> tokens) {
 }
 
 template <typename T>
-void apply(const Permutation& permutation, MatrixView<T> rows) {
-  for (int64_t id = 0; id < permutation.tokens_per_expert.size; ++id) {
-    const Expert stand_in = expert(id);
-    const int64_t begin = permutation.expert_offsets[id];
-    for (int64_t row = begin; row < begin + permutation.tokens_per_expert[id]; ++row) {
+void apply(const ExpertRows& layout, MatrixView<T> rows) {
+  for (int64_t group = 0; group < layout.tokens_per_expert.size; ++group) {
+    const Expert stand_in = expert(
+        layout.expert_ids.empty() ? group : layout.expert_ids[static_cast<std::size_t>(group)]);
+    const int64_t begin = layout.expert_offsets[group];
+    for (int64_t row = begin; row < begin + layout.tokens_per_expert[group]; ++row) {
       T* values = rows.row(row);
       for (int64_t column = 0; column < rows.cols; ++column) {
         values[column] = narrow<T>(answer(stand_in, widen(values[column])));
@@ -104,9 +105,9 @@ void fill_tokens(uint64_t seed, int64_t first_token, TensorView tokens) {
   fill(seed, first_token, tokens.as<BFloat16>());
 }
 
-void apply_experts(const Permutation& permutation, TensorView rows) {
-  if (rows.dtype == DataType::kFloat32) return apply(permutation, rows.as<float>());
-  apply(permutation, rows.as<BFloat16>());
+void apply_experts(const ExpertRows& layout, TensorView rows) {
+  if (rows.dtype == DataType::kFloat32) return apply(layout, rows.as<float>());
+  apply(layout, rows.as<BFloat16>());
 }
 
 Mismatch compare_with_dense(ConstTensorView tokens, MatrixView<const int32_t> expert_ids,

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "switchyard/data_type.h"
-#include "switchyard/permutation.h"
 #include "switchyard/tensor_view.h"
 
 namespace switchyard::tools {
@@ -14,10 +14,17 @@ namespace switchyard::tools {
 /// @param tokens  [any, hidden_size] float32 or bfloat16.
 void fill_tokens(uint64_t seed, int64_t first_token, TensorView tokens);
 
+/// Rows sorted by expert.
+struct ExpertRows {
+  VectorView<const int64_t> tokens_per_expert;  ///< [num_groups]
+  VectorView<const int64_t> expert_offsets;     ///< [num_groups + 1]
+  std::span<const int32_t> expert_ids;          ///< [num_groups] -1: nobody's; empty: 0, 1, 2…
+};
+
 /// Every expert e answers x * scale(e) + shift(e), in float32, rounded to the rows' type.
 ///
-/// @param rows  sorted by `permutation`, changed in place; float32 or bfloat16.
-void apply_experts(const Permutation& permutation, TensorView rows);
+/// @param rows  laid out as `layout` says, changed in place; float32 or bfloat16.
+void apply_experts(const ExpertRows& layout, TensorView rows);
 
 struct Mismatch {
   int64_t token = -1;  ///< -1: none
