@@ -12,6 +12,9 @@
 namespace switchyard::cuda {
 namespace {
 
+// What a thread block takes, unless there are so many that blocks must take more.
+constexpr int64_t kBlockAssignments = 2 * kAssignThreads;
+
 /// A placement in memory that kernels can read.
 class DevicePlacement {
  public:
@@ -77,8 +80,10 @@ class CudaSlotAssigner final : public SlotAssigner::Implementation {
     args.tokens_per_expert = sorted.tokens_per_expert.data;
     args.expert_offsets = sorted.expert_offsets.data;
     args.assignment_to_row = sorted.assignment_to_row;
-    const int64_t items = std::max(expert_ids.rows * top_k, tokens_per_slot.size);
-    const int64_t blocks = std::min(ceil_div(items, kAssignThreads), kMaxGridBlocks);
+    args.block_tokens =
+        std::max(ceil_div(kBlockAssignments, top_k), ceil_div(expert_ids.rows, kMaxGridBlocks));
+    const int64_t blocks = std::max(ceil_div(expert_ids.rows, args.block_tokens),
+                                    ceil_div(tokens_per_slot.size, kAssignThreads));
     device_.check(SWITCHYARD_LAUNCH(assign_slots_kernel,
                                     {.grid = static_cast<unsigned>(blocks),
                                      .block = kAssignThreads,

@@ -13,6 +13,7 @@ struct AssignArgs {
   MatrixView<const int32_t> expert_ids;
   MatrixView<int32_t> slot_ids;
   VectorView<int64_t> tokens_per_slot;
+  int64_t block_tokens;  ///< tokens a thread block takes; their assignments fit 32 bits
   int32_t rank;
 
   // The placement.
@@ -26,9 +27,6 @@ struct AssignArgs {
   const int64_t* expert_offsets;                ///< [num_experts + 1]
   MatrixView<const int64_t> assignment_to_row;  ///< dense
 
-  [[nodiscard]] __device__ int64_t num_assignments() const {
-    return expert_ids.rows * expert_ids.cols;
-  }
   [[nodiscard]] __device__ int32_t num_copies(int32_t expert) const {
     return replica_offsets[expert + 1] - replica_offsets[expert];
   }
@@ -49,20 +47,25 @@ __device__ inline int32_t slot_of(const AssignArgs& args, int32_t expert, int64_
       .replica_slots[args.replica_offsets[expert] + remainder_of(turn, args.num_copies(expert))];
 }
 
+/// For grids with a thread for every slot and a block for every block_tokens tokens.
 __global__ void __launch_bounds__(kAssignThreads) assign_slots_kernel(AssignArgs args) {
   wait_for_previous_grid();
-  const int64_t num_threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t slot = thread; slot < args.tokens_per_slot.size; slot += num_threads) {
+  const int64_t slot = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (slot < args.tokens_per_slot.size) {
     const int32_t expert = args.slot_to_expert[slot];
     args.tokens_per_slot[slot] =
         expert < 0 ? 0
                    : assignments_of_copy(args.tokens_per_expert[expert], args.rank,
                                          args.slot_copies[slot], args.num_copies(expert));
   }
-  for (int64_t i = thread; i < args.num_assignments(); i += num_threads) {
-    const int64_t token = i / args.expert_ids.cols;
-    const int64_t choice = i - token * args.expert_ids.cols;
+  const int64_t first =
+      min(static_cast<int64_t>(blockIdx.x) * args.block_tokens, args.expert_ids.rows);
+  const int64_t num_tokens = min(args.block_tokens, args.expert_ids.rows - first);
+  const uint32_t top_k = static_cast<uint32_t>(args.expert_ids.cols);
+  const uint32_t num_assignments = static_cast<uint32_t>(num_tokens) * top_k;
+  for (uint32_t i = threadIdx.x; i < num_assignments; i += blockDim.x) {
+    const int64_t token = first + i / top_k;
+    const uint32_t choice = i % top_k;
     args.slot_ids.row(token)[choice] = slot_of(args, args.expert_ids.row(token)[choice],
                                                args.assignment_to_row.row(token)[choice]);
   }

@@ -1,6 +1,7 @@
 // One batch to permute, guarded memory for what comes out, and what must come out by definition.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -61,8 +62,7 @@ class RowAddresses {
  public:
   RowAddresses(MatrixView<const int64_t> offsets, Byte* memory)
       : shape_(offsets),
-        addresses_(static_cast<size_t>(offsets.rows * offsets.row_stride),
-                   reinterpret_cast<Byte*>(uintptr_t{1})) {
+        addresses_(static_cast<size_t>(offsets.rows * offsets.row_stride), unreadable()) {
     for (int64_t token = 0; token < offsets.rows; ++token) {
       for (int64_t slot = 0; slot < offsets.cols; ++slot) {
         const int64_t offset = offsets.row(token)[slot];
@@ -77,6 +77,9 @@ class RowAddresses {
   }
 
  private:
+  /// Not null, and nowhere.
+  static Byte* unreadable() { return std::bit_cast<Byte*>(uintptr_t{1}); }
+
   MatrixView<const int64_t> shape_;
   std::vector<Byte*> addresses_;
 };

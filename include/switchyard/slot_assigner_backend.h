@@ -2,6 +2,8 @@
 // theirs; ids are theirs to check.
 #pragma once
 
+#include <utility>
+
 #include "switchyard/slot_assigner.h"
 
 namespace switchyard {
@@ -16,9 +18,9 @@ SWITCHYARD_HOST_DEVICE constexpr int64_t assignments_of_copy(int64_t assigned, i
 
 class SlotAssigner::Implementation {
  public:
-  Implementation(const ExpertPlacement& expert_placement, int32_t slots_per_token,
+  Implementation(ExpertPlacement expert_placement, int32_t slots_per_token,
                  Backend assigner_backend)
-      : placement(expert_placement), top_k(slots_per_token), backend(assigner_backend) {}
+      : placement(std::move(expert_placement)), top_k(slots_per_token), backend(assigner_backend) {}
   Implementation(const Implementation&) = delete;
   Implementation& operator=(const Implementation&) = delete;
   virtual ~Implementation() = default;
