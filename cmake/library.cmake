@@ -45,6 +45,12 @@ install(TARGETS switchyard_static switchyard_shared EXPORT switchyard_targets
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/switchyard
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/switchyard)
+if(SWITCHYARD_MPI)
+  install(TARGETS switchyard_mpi EXPORT switchyard_mpi_targets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT switchyard_mpi_targets FILE switchyard-mpi-targets.cmake NAMESPACE switchyard::
+          DESTINATION ${package_dir})
+endif()
 install(EXPORT switchyard_targets FILE switchyard-targets.cmake NAMESPACE switchyard:: DESTINATION ${package_dir})
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/switchyard-config.cmake.in

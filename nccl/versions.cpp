@@ -4,10 +4,7 @@
 #include <nccl.h>
 #endif
 #ifdef SWITCHYARD_MPI
-// The C++ bindings would need MPI's library.
-#define OMPI_SKIP_MPICXX
-#define MPICH_SKIP_MPICXX
-#include <mpi.h>
+#include "nccl/mpi_header.h"
 #endif
 
 namespace switchyard::nccl {

@@ -7,7 +7,7 @@ set -euo pipefail
 
 tools=(g++:g++ cmake:cmake ninja:ninja-build ccache:ccache) # command:package
 libraries=(libhwy-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
-  libbenchmark-dev)
+  libbenchmark-dev libopenmpi-dev openmpi-bin)
 developer=0
 case "${1-}" in
   "") ;;
@@ -26,6 +26,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
 This script installs packages on Debian and Ubuntu only. Elsewhere, install by hand:
   a C++20 compiler (GCC 12 or Clang 14 and later), CMake 3.25 or later, Ninja, ccache (optional)
   Highway 1.0.3 or later, spdlog, fmt, CLI11, nlohmann-json, GoogleTest, Google Benchmark
+  Open MPI 4 or later (optional)
   for the checks: clang with its sanitizer runtimes, clang-format, clang-tidy, gcovr
 then build with `cmake --preset default && cmake --build --preset default`.
 END

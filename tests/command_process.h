@@ -1,4 +1,4 @@
-// Runs the switchyard program and keeps what it said.
+// Runs a program and keeps what it said.
 #pragma once
 
 #include <fcntl.h>
@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/temporary_directory.h"
@@ -21,13 +22,12 @@ struct CommandResult {
   std::string err;
 };
 
-/// `out_path` replaces the file that catches standard output.
-inline CommandResult run_command(std::vector<std::string> arguments,
+/// The program's path comes first; `out_path` replaces the file that catches standard output.
+inline CommandResult run_program(std::vector<std::string> arguments,
                                  const std::string& out_path = "") {
   const TemporaryDirectory directory;
   const std::string out = out_path.empty() ? (directory / "out").string() : out_path;
   const std::string err = (directory / "err").string();
-  arguments.insert(arguments.begin(), SWITCHYARD_COMMAND);
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
@@ -39,9 +39,9 @@ inline CommandResult run_command(std::vector<std::string> arguments,
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), kFlags, 0600);
   pid_t process = 0;
   const int failure =
-      ::posix_spawn(&process, SWITCHYARD_COMMAND, &actions, nullptr, pointers.data(), environ);
+      ::posix_spawn(&process, pointers[0], &actions, nullptr, pointers.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (failure != 0) throw std::runtime_error("cannot start " SWITCHYARD_COMMAND);
+  if (failure != 0) throw std::runtime_error("cannot start " + arguments[0]);
   int status = 0;
   ::waitpid(process, &status, 0);
   CommandResult result;
@@ -50,5 +50,14 @@ inline CommandResult run_command(std::vector<std::string> arguments,
   result.err = read_whole(err);
   return result;
 }
+
+#ifdef SWITCHYARD_COMMAND
+/// The switchyard program.
+inline CommandResult run_command(std::vector<std::string> arguments,
+                                 const std::string& out_path = "") {
+  arguments.insert(arguments.begin(), SWITCHYARD_COMMAND);
+  return run_program(std::move(arguments), out_path);
+}
+#endif
 
 }  // namespace switchyard::testing

@@ -36,3 +36,24 @@ set(expected "expert 1: 0.7311\nexpert 3: 0.2689\nexpert 0: 0.5000\nexpert 1: 0.
 if(NOT output STREQUAL expected)
   message(FATAL_ERROR "the consumer printed\n${output}instead of\n${expected}")
 endif()
+
+# The MPI transport is a component, which a program without MPI does not see.
+file(COPY ${source_dir}/../mpi_consumer/ DESTINATION ${work_dir}/mpi_source)
+set(mpi_arguments
+    -S ${work_dir}/mpi_source -B ${work_dir}/mpi_build -G ${generator} -D CMAKE_BUILD_TYPE=Release
+    -D CMAKE_CXX_COMPILER=${compiler} -D CMAKE_CXX_FLAGS=${flags} -D CMAKE_PREFIX_PATH=${prefix}
+    -D BUILD_SHARED_LIBS=${shared})
+if(mpi)
+  run(${CMAKE_COMMAND} ${mpi_arguments})
+  run(${CMAKE_COMMAND} --build ${work_dir}/mpi_build)
+  run(${work_dir}/mpi_build/mpi_consumer)
+  if(NOT output STREQUAL "not launched by MPI; MPI is not running; MpiRuntime starts it\n")
+    message(FATAL_ERROR "the MPI consumer printed ${output}")
+  endif()
+else()
+  execute_process(COMMAND ${CMAKE_COMMAND} ${mpi_arguments} RESULT_VARIABLE status OUTPUT_QUIET
+                  ERROR_QUIET)
+  if(status EQUAL 0)
+    message(FATAL_ERROR "a package without MPI offers the component mpi")
+  endif()
+endif()
