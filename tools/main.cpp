@@ -8,6 +8,7 @@
 #include "switchyard/errors.h"
 #include "switchyard/logging.h"
 #include "tools/commands.h"
+#include "tools/mpi_job.h"
 
 namespace switchyard::tools {
 namespace {
@@ -17,6 +18,7 @@ constexpr int kOtherFailure = 1;
 
 /// Names from a file may hold anything; the message stays one line.
 int fail(int exit_code, std::string_view what) {
+  if (!MpiJob::is_speaker()) return exit_code;
   std::string line = "switchyard: ";
   for (const char c : what) line += static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? ' ' : c;
   std::cerr << line << std::endl;

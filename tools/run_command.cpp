@@ -11,6 +11,7 @@
 #include "switchyard/output_file.h"
 #include "tools/commands.h"
 #include "tools/layer_pipeline.h"
+#include "tools/mpi_job.h"
 #include "tools/placement_file.h"
 #include "tools/rank_pipeline.h"
 #include "tools/rank_threads.h"
@@ -29,7 +30,7 @@ constexpr int64_t kMaxRepeat = 1000;
 
 struct RunOptions {
   std::string trace;
-  int64_t ranks = 1;
+  std::optional<int64_t> ranks;
   int64_t hidden = 256;
   int64_t batch = 8192;
   int repeat = 3;
@@ -79,9 +80,9 @@ DataType parse_dtype(const std::string& name) {
   throw InvalidArgument("--dtype is '" + name + "', must be bf16 or f32");
 }
 
-void check_options(const RunOptions& options) {
-  check_range("--ranks", options.ranks, 1, kMaxRanks);
-  if (options.ranks == 1 && !options.placement.empty()) {
+void check_options(const RunOptions& options, int64_t num_ranks) {
+  check_range("--ranks", num_ranks, 1, kMaxRanks);
+  if (num_ranks == 1 && !options.placement.empty()) {
     throw InvalidArgument("--placement changes nothing: --ranks is 1");
   }
   check_range("--hidden", options.hidden, 1, kMaxHidden);
@@ -89,108 +90,158 @@ void check_options(const RunOptions& options) {
   check_range("--repeat", options.repeat, 1, kMaxRepeat);
 }
 
-VectorView<const float> bias_of(const RunOptions& options, const Trace& trace,
-                                const TraceLayer& layer, const RunResults& results) {
-  if (!results.routing) return {};
-  return options.routing.selection_bias(trace, layer);
+Trace open_trace(const RunOptions& options, int64_t num_ranks) {
+  check_options(options, num_ranks);
+  return Trace::open(options.trace);
 }
 
-void run_layers(const RunOptions& options, const Trace& trace,
-                const std::vector<const TraceLayer*>& layers, const PipelineConfig& config,
-                RunResults& results) {
-  LayerPipeline pipeline(config, results.routing);
-  results.backend = switchyard::name_of(pipeline.backend());
-  Progress progress(layers.size());
-  for (const TraceLayer* layer : layers) {
-    results.layers.push_back(pipeline.run(*layer, bias_of(options, trace, *layer, results)));
-    progress.done(results.layers.size());
+/// All that is known before anything is run.
+class Run {
+ public:
+  Run(const RunOptions& options, int64_t num_ranks)
+      : options_(options),
+        trace_(open_trace(options, num_ranks)),
+        layers_(options.routing.select_layers(trace_)),
+        routing_(routing_of(options.routing, trace_, layers_)),
+        config_{.num_tokens = trace_.num_tokens(),
+                .batch_tokens = options.batch,
+                .num_runs = options.repeat,
+                .num_experts = trace_.num_experts(),
+                .top_k = trace_.top_k(),
+                .hidden_size = options.hidden,
+                .dtype = parse_dtype(options.dtype),
+                .seed = options.seed,
+                .backend = options.routing.backend(),
+                .threads = options.routing.threads()} {
+    if (num_ranks > 1) prepare_ranks(static_cast<int>(num_ranks));
+    results_ = {.trace = options.trace,
+                .model = trace_.metadata("model").value_or(""),
+                .num_ranks = static_cast<int>(num_ranks),
+                .num_tokens = trace_.num_tokens(),
+                .num_experts = trace_.num_experts(),
+                .top_k = routing_ ? routing_->top_k : trace_.top_k(),
+                .routing = routing_,
+                .backend = {},
+                .hidden_size = options.hidden,
+                .dtype = config_.dtype,
+                .seed = options.seed};
+    // Now, so that a long run does not end with a report that cannot be written.
+    if (!options.report.empty() && MpiJob::is_speaker()) report_.emplace(options.report);
   }
-  results.verified_values = pipeline.verified_values();
-}
 
-/// Each rank is a thread; rank 0 tells what all did.
-void run_layers_on_ranks(const RunOptions& options, const Trace& trace,
-                         const std::vector<const TraceLayer*>& layers, PipelineConfig config,
-                         RunResults& results) {
-  if (config.backend == Backend::kCuda) {
-    throw Unavailable("--backend is cuda, ranks that are threads exchange host memory");
+  /// The whole pipeline here.
+  void run_alone() {
+    LayerPipeline pipeline(config_, routing_);
+    results_.backend = switchyard::name_of(pipeline.backend());
+    Progress progress(layers_.size());
+    for (const TraceLayer* layer : layers_) {
+      results_.layers.push_back(pipeline.run(*layer, bias_of(*layer)));
+      progress.done(results_.layers.size());
+    }
+    results_.verified_values = pipeline.verified_values();
   }
-  if (config.backend == Backend::kAuto) config.backend = Backend::kCpu;
-  if (config.threads.num_threads == 0) config.threads.num_threads = 1;
-  results.backend = switchyard::name_of(config.backend);
-  const int32_t num_experts =
-      results.routing ? results.routing->num_expert_ids() : trace.num_experts();
-  std::optional<PlacementFile> placements;
-  if (!options.placement.empty()) {
-    placements = read_placement(options.placement);
-    placements->check(static_cast<int32_t>(options.ranks), num_experts, trace);
-  }
-  const auto blocks = ExpertPlacement::contiguous(num_experts, results.num_ranks);
-  run_on_ranks(results.num_ranks, [&](Communicator& communicator) {
-    RankPipeline pipeline(config, results.routing, communicator);
+
+  /// One rank's part; rank 0 keeps what all did.
+  void run_rank(Communicator& communicator) {
+    RankPipeline pipeline(config_, routing_, communicator);
     std::vector<LayerResults> found;
     {
-      Progress progress(communicator.rank() == 0 ? layers.size() : 0);
-      for (const TraceLayer* layer : layers) {
-        found.push_back(pipeline.run(*layer, bias_of(options, trace, *layer, results),
-                                     placements ? placements->of_layer(trace, *layer) : blocks));
+      Progress progress(communicator.rank() == 0 ? layers_.size() : 0);
+      for (const TraceLayer* layer : layers_) {
+        found.push_back(pipeline.run(*layer, bias_of(*layer), placement_of(*layer)));
         progress.done(found.size());
       }
     }
     if (communicator.rank() != 0) return;
-    results.transport = communicator.transport();
-    results.layers = std::move(found);
-    results.verified_values = pipeline.verified_values();
-  });
+    results_.transport = communicator.transport();
+    results_.backend = switchyard::name_of(config_.backend);
+    results_.layers = std::move(found);
+    results_.verified_values = pipeline.verified_values();
+  }
+
+  void tell() {
+    if (report_) {
+      report_->write(report_page(results_));
+      report_->commit();
+    }
+    if (options_.json) {
+      using Json = nlohmann::ordered_json;
+      std::cout << to_json(results_).dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
+      return;
+    }
+    print(results_, std::cout);
+    if (report_) std::cout << "report: " << options_.report << '\n';
+  }
+
+ private:
+  void prepare_ranks(int num_ranks) {
+    if (config_.backend == Backend::kCuda) {
+      throw Unavailable("--backend is cuda, several ranks exchange host memory here");
+    }
+    if (config_.backend == Backend::kAuto) config_.backend = Backend::kCpu;
+    if (config_.threads.num_threads == 0) config_.threads.num_threads = 1;
+    const int32_t num_experts = routing_ ? routing_->num_expert_ids() : trace_.num_experts();
+    blocks_.emplace(ExpertPlacement::contiguous(num_experts, num_ranks));
+    if (options_.placement.empty()) return;
+    placements_ = read_placement(options_.placement);
+    placements_->check(num_ranks, num_experts, trace_);
+  }
+
+  [[nodiscard]] VectorView<const float> bias_of(const TraceLayer& layer) const {
+    if (!routing_) return {};
+    return options_.routing.selection_bias(trace_, layer);
+  }
+
+  [[nodiscard]] const ExpertPlacement& placement_of(const TraceLayer& layer) const {
+    return placements_ ? placements_->of_layer(trace_, layer) : *blocks_;
+  }
+
+  const RunOptions& options_;
+  Trace trace_;
+  std::vector<const TraceLayer*> layers_;
+  std::optional<RouterConfig> routing_;
+  PipelineConfig config_;
+  std::optional<ExpertPlacement> blocks_;
+  std::optional<PlacementFile> placements_;
+  RunResults results_;
+  std::optional<OutputFile> report_;
+};
+
+/// Every process of the job is a rank.
+void run_in_job(const RunOptions& options) {
+  MpiJob job;
+  const int size = job.communicator().size();
+  std::optional<Run> run;
+  std::string refusal;
+  try {
+    if (options.ranks && *options.ranks != size) {
+      throw InvalidArgument("--ranks is " + std::to_string(*options.ranks) + ", the job has " +
+                            std::to_string(size) + " processes");
+    }
+    run.emplace(options, size);
+  } catch (const Error& error) {
+    refusal = error.what();
+  }
+  job.agree(refusal);
+  if (size == 1) {
+    run->run_alone();
+  } else {
+    run->run_rank(job.communicator());
+  }
+  if (MpiJob::is_speaker()) run->tell();
 }
 
 void run(const RunOptions& options) {
-  check_options(options);
-  const Trace trace = Trace::open(options.trace);
-  const std::vector<const TraceLayer*> layers = options.routing.select_layers(trace);
-  const std::optional<RouterConfig> routing = routing_of(options.routing, trace, layers);
-  const PipelineConfig config{.num_tokens = trace.num_tokens(),
-                              .batch_tokens = options.batch,
-                              .num_runs = options.repeat,
-                              .num_experts = trace.num_experts(),
-                              .top_k = trace.top_k(),
-                              .hidden_size = options.hidden,
-                              .dtype = parse_dtype(options.dtype),
-                              .seed = options.seed,
-                              .backend = options.routing.backend(),
-                              .threads = options.routing.threads()};
-  // Now, so that a long run does not end with a report that cannot be written.
-  std::optional<OutputFile> report;
-  if (!options.report.empty()) report.emplace(options.report);
-
-  RunResults results{.trace = options.trace,
-                     .model = trace.metadata("model").value_or(""),
-                     .num_ranks = static_cast<int>(options.ranks),
-                     .num_tokens = trace.num_tokens(),
-                     .num_experts = trace.num_experts(),
-                     .top_k = routing ? routing->top_k : trace.top_k(),
-                     .routing = routing,
-                     .backend = {},
-                     .hidden_size = options.hidden,
-                     .dtype = config.dtype,
-                     .seed = options.seed};
-  if (options.ranks == 1) {
-    run_layers(options, trace, layers, config, results);
+  if (MpiJob::is_here()) return run_in_job(options);
+  const int64_t num_ranks = options.ranks.value_or(1);
+  Run run(options, num_ranks);
+  if (num_ranks == 1) {
+    run.run_alone();
   } else {
-    run_layers_on_ranks(options, trace, layers, config, results);
+    run_on_ranks(static_cast<int>(num_ranks),
+                 [&](Communicator& communicator) { run.run_rank(communicator); });
   }
-
-  if (report) {
-    report->write(report_page(results));
-    report->commit();
-  }
-  if (options.json) {
-    using Json = nlohmann::ordered_json;
-    std::cout << to_json(results).dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
-    return;
-  }
-  print(results, std::cout);
-  if (report) std::cout << "report: " << options.report << '\n';
+  run.tell();
 }
 
 }  // namespace
@@ -202,7 +253,10 @@ void add_run_command(CLI::App& program) {
   command->add_option("trace", options->trace, "Trace with router_logits or expert_ids")
       ->required()
       ->type_name("TRACE");
-  command->add_option("--ranks", options->ranks, "Ranks, each a thread; default 1")->type_name("R");
+  command
+      ->add_option("--ranks", options->ranks,
+                   "Ranks, each a thread, default 1; under mpirun its processes")
+      ->type_name("R");
   command
       ->add_option("--placement", options->placement,
                    "Where experts live on several ranks; without it in contiguous blocks")
