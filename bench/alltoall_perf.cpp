@@ -1,0 +1,228 @@
+// All-to-all of equal counts between ranks, with the command line, the table and the bandwidths of
+// nccl-tests. Checks what it times.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/perf_options.h"
+#include "bench/perf_ranks.h"
+#include "bench/perf_table.h"
+#include "bench/perf_values.h"
+#include "switchyard/errors.h"
+#ifdef SWITCHYARD_MPI
+#include "bench/raw_alltoallv.h"
+#endif
+
+namespace switchyard::bench {
+namespace {
+
+struct Options : PerfOptions {
+  bool raw = false;
+};
+
+/// Seconds of the clock, or of this thread on a processor.
+double seconds(bool cpu_time) {
+  if (!cpu_time) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+  std::timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
+}
+
+/// One rank's memory and measurements.
+class Rank {
+ public:
+  Rank(Communicator& communicator, const Options& options)
+      : communicator_(communicator), options_(options), size_(communicator.size()) {
+    // Not zeroed: pages are touched where elements are written.
+    capacity_ = options.max_bytes;
+    sent_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(capacity_));
+    received_ = std::make_unique<std::byte[]>(static_cast<std::size_t>(capacity_));
+  }
+
+  /// @return equal on every rank but for what -a says of times.
+  PerfResult measure(const ElementType& type, int64_t bytes) {
+    // As nccl-tests: as many elements for each rank as make whole 16 bytes.
+    const int64_t count = (bytes / type.size / size_) & ~(16 / type.size - 1);
+    PerfResult result;
+    result.count = count;
+    result.bytes = count * size_ * type.size;
+    result.type = type.name;
+    prepare(count * type.size);
+    fill_elements({sent_.get(), static_cast<std::size_t>(result.bytes)}, type.size,
+                  communicator_.rank(), 0, 0);
+    for (int64_t i = 0; i < options_.warmup; ++i) exchange();
+    double raw_s = 0;
+    const double mine_s = options_.raw ? time_beside_raw(raw_s) : time_calls();
+    result.time_us = 1e6 * combine(gather_values(communicator_, mine_s), options_.average);
+    if (raw_s > 0) {
+      result.raw_us = 1e6 * combine(gather_values(communicator_, raw_s), options_.average);
+    }
+    result.algorithm_gbps = static_cast<double>(result.bytes) / 1e3 / result.time_us;
+    result.bus_gbps =
+        result.algorithm_gbps * static_cast<double>(size_ - 1) / static_cast<double>(size_);
+    if (options_.checks > 0) result.wrong = check(type, count);
+    return result;
+  }
+
+ private:
+  void prepare(int64_t block_bytes) {
+    block_bytes_ = block_bytes;
+    offsets_.clear();
+    for (int64_t rank = 0; rank <= size_; ++rank) offsets_.push_back(rank);  // a row for each
+  }
+
+  void exchange() {
+    const VectorView<const int64_t> offsets(offsets_.data(), size_ + 1);
+    communicator_.start_all_to_all("alltoall_perf",
+                                   {{sent_.get(), size_, block_bytes_}, {}, offsets},
+                                   {{received_.get(), size_, block_bytes_}, offsets, {}, {}});
+    communicator_.finish_all_to_all();
+    if (options_.blocking) communicator_.barrier("-z");
+  }
+
+  /// Seconds a call.
+  double time_calls() {
+    communicator_.barrier("start");
+    const double start = seconds(options_.cpu_time);
+    for (int64_t i = 0; i < options_.iterations * options_.aggregated; ++i) exchange();
+    return (seconds(options_.cpu_time) - start) /
+           static_cast<double>(options_.iterations * options_.aggregated);
+  }
+
+  /// Medians of calls in turn; `raw` stays 0 where MPI cannot move as much.
+  double time_beside_raw(double& raw) {
+    std::function<void()> call;
+#ifdef SWITCHYARD_MPI
+    call = raw_alltoallv(sent_.get(), received_.get(), block_bytes_, static_cast<int>(size_));
+#endif
+    std::vector<double> mine;
+    std::vector<double> theirs;
+    const auto time = [&](const auto& work, std::vector<double>& times) {
+      communicator_.barrier("start");
+      const double start = seconds(options_.cpu_time);
+      for (int64_t i = 0; i < options_.aggregated; ++i) work();
+      times.push_back((seconds(options_.cpu_time) - start) /
+                      static_cast<double>(options_.aggregated));
+    };
+    for (int64_t i = 0; i < options_.iterations; ++i) {
+      if (call) time(call, theirs);
+      time([this] { exchange(); }, mine);
+    }
+    if (call) raw = median(theirs);
+    return median(mine);
+  }
+
+  /// @return wrong elements of all ranks.
+  int64_t check(const ElementType& type, int64_t count) {
+    int64_t wrong = 0;
+    const auto block = static_cast<std::size_t>(count * type.size);
+    for (int64_t repetition = 1; repetition <= options_.checks; ++repetition) {
+      fill_elements({sent_.get(), block * static_cast<std::size_t>(size_)}, type.size,
+                    communicator_.rank(), repetition, 0);
+      exchange();
+      for (int source = 0; source < communicator_.size(); ++source) {
+        wrong += count_wrong({received_.get() + static_cast<std::size_t>(source) * block, block},
+                             type.size, source, repetition, communicator_.rank() * count);
+      }
+    }
+    double sum = 0;
+    for (const double value : gather_values(communicator_, static_cast<double>(wrong))) {
+      sum += value;
+    }
+    return static_cast<int64_t>(sum);
+  }
+
+  Communicator& communicator_;
+  const Options& options_;
+  int64_t size_;
+  int64_t capacity_ = 0;
+  std::unique_ptr<std::byte[]> sent_;
+  std::unique_ptr<std::byte[]> received_;
+  int64_t block_bytes_ = 0;
+  std::vector<int64_t> offsets_;
+};
+
+/// @return false where this rank speaks for all and a check failed.
+bool measure(Communicator& communicator, const Options& options,
+             const std::vector<std::string>& arguments) {
+  const std::vector<PerfDevice> devices = gather_devices(communicator);
+  std::unique_ptr<PerfTable> table;
+  if (communicator.rank() == 0) {
+    table = std::make_unique<PerfTable>("alltoall_perf", options, communicator.transport(), devices,
+                                        arguments, options.raw);
+  }
+  Rank rank(communicator, options);
+  for (int64_t cycle = 0; options.cycles == 0 || cycle < options.cycles; ++cycle) {
+    for (const ElementType& type : element_types(options.datatype)) {
+      for (const int64_t bytes : options.sizes()) {
+        const PerfResult result = rank.measure(type, bytes);
+        if (table) table->add(result);
+      }
+    }
+  }
+  return !table || table->finish();
+}
+
+int fail(const PerfProcess& process, int exit_code, const std::string& what) {
+  if (process.is_first() || exit_code == 1) std::cerr << "alltoall_perf: " << what << '\n';
+  return exit_code;
+}
+
+int run(int argc, char** argv) {
+  constexpr int kFailure = 1;
+  constexpr int kUsage = 2;
+  PerfProcess process;
+  Options options;
+  CLI::App app{"Times the all-to-all of equal counts between ranks; checks what it times."};
+  app.name("alltoall_perf");
+  add_perf_options(app, options);
+  app.add_flag("--raw", options.raw,
+               "MPI_Alltoallv beside, call by call; the times are medians. With MPI only");
+  try {
+    app.parse(argc, argv);
+    check_perf_options(options);
+    static_cast<void>(element_types(options.datatype));
+    bool is_right = true;
+    process.run(options, [&](Communicator& communicator) {
+      if (options.raw && std::string(communicator.transport()) != "mpi") {
+        throw InvalidArgument("--raw needs --transport mpi");
+      }
+      const bool held = measure(communicator, options, {argv, argv + argc});
+      if (communicator.rank() == 0) is_right = held;
+    });
+    return is_right ? 0 : kFailure;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return fail(process, kUsage, error.what());
+    return process.is_first() ? app.exit(error) : 0;  // --help
+  } catch (const InvalidArgument& error) {
+    return fail(process, kUsage, error.what());
+  } catch (const IoError& error) {
+    return fail(process, kUsage, error.what());
+  } catch (const Unavailable& error) {
+    return fail(process, kUsage, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(process, kFailure, "out of memory");
+  } catch (const std::exception& error) {
+    return fail(process, kFailure, error.what());
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::bench
+
+int main(int argc, char** argv) { return switchyard::bench::run(argc, argv); }
