@@ -87,7 +87,8 @@ class Counter {
       copy = turns_[expert];
       turns_[expert] = copy + 1 == copies ? 0 : copy + 1;
     }
-    return placement_.replica_slots()[static_cast<std::size_t>(first + copy)];
+    return placement_
+        .replica_slots()[static_cast<std::size_t>(first) + static_cast<std::size_t>(copy)];
   }
 
   const ExpertPlacement& placement_;

@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/install_dependencies.sh
 cmake --preset default >/dev/null
-cmake --build --preset default --target routing_bench permutation_bench affinity_bench
+cmake --build --preset default --target routing_bench permutation_bench affinity_bench \
+  plan_bench alltoall_perf moe_perf
 
 bin=build/default/bin
 model=$(LC_ALL=C lscpu | sed -n 's/^Model name: *//p' | head -n 1)
@@ -16,6 +17,12 @@ slug=$(tr -cs '[:alnum:]' '-' <<<"${model,,}" | sed 's/^-*//; s/-*$//')
 commit=$(git rev-parse --short=12 HEAD)
 if [[ -n $(git status --porcelain --untracked-files=no) ]]; then commit+=", changed since"; fi
 compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:.*=//p' build/default/CMakeCache.txt)
+# A command and what it prints.
+show() {
+  echo "\$ ${*#build/default/}"
+  "$@" 2>/dev/null
+  echo
+}
 mkdir -p bench/results
 out=bench/results/$slug-$(date +%F).md
 partial=$(mktemp)
@@ -37,6 +44,21 @@ trap 'rm -f "$partial"' EXIT
   echo '```'
   printf '\n## Affinity\n\n```text\n'
   "$bin/affinity_bench" --benchmark_min_time=0.05 2>/dev/null
+  echo '```'
+  printf '\n## Exchange: plans\n\n```text\n'
+  "$bin/plan_bench" 2>/dev/null
+  echo '```'
+  printf '\n## Exchange: dispatch and combine\n\n```text\n'
+  for ranks in 1 2; do
+    show "$bin/moe_perf" -t "$ranks" -n 21 --model olmoe --hidden 2048 --tokens 64,512,4096
+  done
+  show "$bin/moe_perf" -t 2 -n 21 --trace examples/traces/english.safetensors --hidden 2048 --tokens 1024
+  if [[ -x $bin/mpi_communicator_test ]]; then
+    mpirun=(mpirun --oversubscribe --allow-run-as-root -n 2)
+    show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 64,512,4096
+    show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 4096 --deduplicate
+    show "${mpirun[@]}" "$bin/alltoall_perf" -b 64K -e 64M -f 4 --raw
+  fi
   echo '```'
 } >"$partial"
 cp "$partial" "$out"
