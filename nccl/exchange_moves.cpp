@@ -214,7 +214,8 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
     communicator_.lend(kDispatch, rows.expert_rows.data, lent_);
     fill_addresses(state, kind, scratch.addresses);
     sorter_.permute_to(rows.tokens, {scratch.addresses, state.num_tokens, config.top_k}, stream);
-    return;
+    // At once: what is lent until later could be gone by then, where an exception ends its owner.
+    return communicator_.give_back();
   }
   const AllToAllCounts counts = makes_trips()
                                     ? nccl::counts_of(state.trips_sent, state.trips_received)
@@ -247,7 +248,7 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
 
 void ExpertExchange::Implementation::arrive_rows(const DispatchRows& rows, std::byte* memory,
                                                  StreamView stream) {
-  if (way_ == Way::kLent) return communicator_.give_back();
+  if (way_ == Way::kLent) return;
   communicator_.finish_all_to_all(stream);
   if (!unpacks()) return;
   const AllToAllPlan::State& state = *state_;
@@ -318,7 +319,7 @@ void ExpertExchange::Implementation::send_answers(const MatrixView<const std::by
     sorter_.unpermute_from({scratch.addresses, state.num_tokens, config.top_k},
                            combined_.expert_rows.dtype, combined_.gate_weights, combined_.tokens,
                            stream);
-    return;
+    return communicator_.give_back();
   }
   const AllToAllCounts counts = nccl::counts_of(state.layout.sent, state.layout.received).inverse();
   const int64_t num_sent = counts.send_offsets[communicator_.size()];
@@ -353,7 +354,7 @@ void ExpertExchange::Implementation::finish_combine(StreamView stream) {
 }
 
 void ExpertExchange::Implementation::take_answers(StreamView stream) {
-  if (way_ == Way::kLent) return communicator_.give_back();
+  if (way_ == Way::kLent) return;
   communicator_.finish_all_to_all(stream);
   const ConstTensorView& rows = combined_.expert_rows;
   const Scratch scratch = cut(Phase::kCombine, *state_, rows.cols * size_of(rows.dtype), memory_);

@@ -83,7 +83,8 @@ class ExpertExchange {
   /// over both kinds) by this plan.
   [[nodiscard]] int64_t dispatch_workspace_bytes(const AllToAllPlan& plan, int64_t row_bytes) const;
   /// Sends every assignment's row to its expert. Everything passed in stays as it is until
-  /// finish_dispatch() has returned.
+  /// finish_dispatch() has returned. Ranks that are threads are done when this returns; over other
+  /// transports the caller may do something else meanwhile.
   ///
   /// @param scales  rows that go with `rows`; empty views for none.
   /// @throws InvalidArgument  for a plan that is not ready or not of this exchange, or when sizes
