@@ -96,10 +96,8 @@ class MpiCommunicator final : public Communicator {
     watched(phase, [&] { post_exchange(phase, sent, received); });
   }
 
-  void do_finish(const char* phase, const SentRows& sent, const ReceivedRows& received,
-                 StreamView) override {
+  void do_finish(const char* phase, const SentRows&, const ReceivedRows&, StreamView) override {
     watched(phase, [&] {
-      copy_own_rows(sent, received);
       watch_->wait(moving_->bulk, [this](const MpiCompletion& done) { take(done); });
       check_for_strays();
     });
@@ -230,6 +228,8 @@ class MpiCommunicator final : public Communicator {
     is_exchanging_ = true;
     row_bytes_ = sent.rows.cols;
     row_tag_ = nccl::row_tag(watch_->call());
+    // Before a peer reads from here: at the same time both may take half as long again.
+    copy_own_rows(sent, received);
     // From the next rank on, so that not all send to the same one.
     for (int i = 1; i < size(); ++i) {
       const int peer = (rank() + size() - i) % size();

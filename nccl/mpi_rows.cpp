@@ -14,6 +14,9 @@ namespace {
 // MPI).
 constexpr int64_t kLongestPackedPiece = 256;
 
+// Longer copies go past the caches, which costs a tenth of 16 MiB's time.
+constexpr int64_t kCopiedBytes = 1 << 17;
+
 // What of_bytes() and longer pieces are made of.
 constexpr int kChunkBytes = 1 << 30;
 
@@ -87,7 +90,8 @@ void copy(const Pieces& from, const Pieces& to) {
   int64_t source_at = 0;
   int64_t target_at = 0;
   for (int64_t left = from.num_bytes(); left > 0;) {
-    const int64_t step = std::min(source->num_bytes - source_at, target->num_bytes - target_at);
+    const int64_t step =
+        std::min({kCopiedBytes, source->num_bytes - source_at, target->num_bytes - target_at});
     std::memcpy(target->address + target_at, source->address + source_at,
                 static_cast<std::size_t>(step));
     left -= step;
