@@ -2,6 +2,7 @@
 #include "switchyard/mpi_communicator.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <climits>
 #include <iostream>
@@ -152,19 +153,24 @@ int64_t size_of(const nccl::MpiType& type) {
   return size;
 }
 
-/// Types are made by arithmetic alone: no memory is there.
 TEST(MpiTypes, CountPastInt) {
   constexpr int64_t kLarge = int64_t{5} << 30;
   EXPECT_EQ(size_of(nccl::MpiType::of_bytes(kLarge + 7)), kLarge + 7);
   EXPECT_EQ(size_of(nccl::MpiType::of_bytes(INT_MAX)), INT_MAX);
-  auto* const base = reinterpret_cast<std::byte*>(1 << 20);
+  // Addresses only: types are made by arithmetic.
+  constexpr int64_t kReserved = 3 * kLarge + 5;
+  void* const reserved =
+      ::mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(reserved, MAP_FAILED);
+  auto* const base = static_cast<std::byte*>(reserved);
   const nccl::MpiType apart =
       nccl::MpiType::of_pieces({{base, kLarge}, {base + 2 * kLarge, 3}, {base + 3 * kLarge, 5}});
   EXPECT_EQ(size_of(apart), kLarge + 8);
   MPI_Count lower = 0;
   MPI_Count extent = 0;
   MPI_Type_get_extent_x(apart.get(), &lower, &extent);
-  EXPECT_EQ(extent, 3 * kLarge + 5);
+  EXPECT_EQ(extent, kReserved);
+  ::munmap(reserved, kReserved);
 }
 
 TEST(MpiTypes, NeighboursAreOnePiece) {

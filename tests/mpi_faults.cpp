@@ -63,7 +63,8 @@ struct Exchange {
 };
 
 std::vector<int64_t> each(const Communicator& communicator, int64_t count) {
-  return std::vector<int64_t>(static_cast<std::size_t>(communicator.size()), count);
+  std::vector<int64_t> counts(static_cast<std::size_t>(communicator.size()), count);
+  return counts;
 }
 
 bool is_last(const Communicator& communicator) {
