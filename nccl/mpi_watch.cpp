@@ -158,6 +158,10 @@ bool MpiWatch::say_farewell() {
   while (
       !std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.has_left; })) {
     if (notes_.take(sender, note)) {
+      if (note.kind == MpiNote::Kind::kFailed) {
+        note_mpi_failure();
+        return false;
+      }
       bool& has_left = peers_[static_cast<std::size_t>(sender)].has_left;
       has_left = has_left || note.kind == MpiNote::Kind::kLeaving;
     } else if (Clock::now() > deadline) {
