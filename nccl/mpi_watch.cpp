@@ -11,8 +11,10 @@ namespace {
 
 using Milliseconds = MpiWatch::Milliseconds;
 
-// Ranks may be more than processors: who polls on keeps others from what he waits for.
-constexpr int kPollsBeforeYield = 64;
+// Where ranks are more than processors, who polls on keeps others from what he waits for. Where
+// they are not, who yields to another program may be gone for several times what an exchange takes.
+constexpr int kPollsOfManyRanks = 64;
+constexpr int kPollsOfFewRanks = 100'000;
 constexpr int kPollsPerLook = 16;  // at notes and the clock
 // Until a waiting rank tells its peers where it is.
 constexpr Milliseconds kPatience{50};
@@ -28,7 +30,13 @@ void check_mpi(int peer, int error) {
 }
 
 MpiWatch::MpiWatch(MPI_Comm comm, int rank, int size, Milliseconds timeout)
-    : notes_(comm), rank_(rank), timeout_(timeout), peers_(static_cast<std::size_t>(size)) {}
+    : notes_(comm),
+      rank_(rank),
+      timeout_(timeout),
+      peers_(static_cast<std::size_t>(size)),
+      polls_before_yield_(static_cast<unsigned>(size) <= std::thread::hardware_concurrency()
+                              ? kPollsOfFewRanks
+                              : kPollsOfManyRanks) {}
 
 const MpiCall& MpiWatch::begin(MpiCall::Kind kind, const char* phase) {
   call_ = MpiCall(kind, call_.round + 1, phase);
@@ -58,7 +66,7 @@ void MpiWatch::wait(MpiBatch& batch, const std::function<void(const MpiCompletio
         }
       }
     }
-    if (polls > kPollsBeforeYield) std::this_thread::yield();
+    if (polls > polls_before_yield_) std::this_thread::yield();
   }
 }
 

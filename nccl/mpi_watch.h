@@ -70,6 +70,7 @@ class MpiWatch {
   int rank_;
   Milliseconds timeout_;
   std::vector<Peer> peers_;
+  int64_t polls_before_yield_;
   MpiCall call_;
   bool any_news_ = false;  // of peers that may be elsewhere
   bool was_told_ = false;  // of the failure, by a peer
