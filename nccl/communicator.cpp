@@ -38,6 +38,13 @@ void check_rows(const char* name, const MatrixView<T>& rows) {
   if (rows.data == nullptr && rows.rows > 0 && rows.cols > 0) refuse(name, " is a null pointer");
 }
 
+template <typename T>
+void check_dense(const char* name, const MatrixView<T>& rows, const char* transport) {
+  if (rows.row_stride == rows.cols || rows.rows < 2) return;
+  refuse(name, " has row_stride ", rows.row_stride, ", must be its ", rows.cols,
+         " columns: ", transport, " moves contiguous rows only");
+}
+
 void check_sent(const SentRows& sent, int size) {
   check_rows("sent.rows", sent.rows);
   const int64_t count = check_offsets("sent.offsets", sent.offsets, size);
@@ -131,22 +138,48 @@ void Communicator::all_gather(const char* phase, std::span<const std::byte> mine
 
 void Communicator::barrier(const char* phase) { all_gather(phase, {}, {}); }
 
-void Communicator::start_all_to_all(const char* phase, const SentRows& sent,
-                                    const ReceivedRows& received, StreamView stream) {
-  check_idle(phase);
+void Communicator::check_exchange(const SentRows& sent, const ReceivedRows& received) const {
   check_sent(sent, size_);
   check_received(received, size_);
   if (sent.rows.cols != received.rows.cols) {
     refuse("received.rows has ", received.rows.cols, " bytes a row, must have ", sent.rows.cols);
   }
-  if (!moves_scattered_rows() && (!sent.order.empty() || !received.segments.empty())) {
+  if (moves_scattered_rows()) return;
+  if (!sent.order.empty() || !received.segments.empty()) {
     refuse("sent.order and received.segments must be empty: ", transport(),
            " moves contiguous rows only");
   }
+  check_dense("sent.rows", sent.rows, transport());
+  check_dense("received.rows", received.rows, transport());
+}
+
+void Communicator::start_all_to_all(const char* phase, const SentRows& sent,
+                                    const ReceivedRows& received, StreamView stream) {
+  check_idle(phase);
+  check_exchange(sent, received);
   phase_ = phase;
   sent_ = sent;
   received_ = received;
   guard([&] { do_start(phase_.c_str(), sent_, received_, stream); });
+  state_ = State::kExchanging;
+}
+
+void Communicator::start_equal_all_to_all(const char* phase,
+                                          const MatrixView<const std::byte>& sent,
+                                          const MatrixView<std::byte>& received,
+                                          int64_t rows_per_rank, StreamView stream) {
+  check_idle(phase);
+  nccl::check_range("rows_per_rank", rows_per_rank, 0, INT64_MAX / size_);
+  equal_offsets_.resize(static_cast<std::size_t>(size_) + 1);
+  for (std::size_t rank = 1; rank < equal_offsets_.size(); ++rank) {
+    equal_offsets_[rank] = equal_offsets_[rank - 1] + rows_per_rank;
+  }
+  const VectorView<const int64_t> offsets{equal_offsets_.data(), size_ + 1};
+  check_exchange({sent, {}, offsets}, {received, offsets, {}, {}});
+  phase_ = phase;
+  sent_ = {sent, {}, offsets};
+  received_ = {received, offsets, {}, {}};
+  guard([&] { do_start_equal(phase_.c_str(), sent_, received_, rows_per_rank, stream); });
   state_ = State::kExchanging;
 }
 
@@ -155,6 +188,11 @@ void Communicator::finish_all_to_all(StreamView stream) {
   if (state_ != State::kExchanging) refuse("finish_all_to_all comes without a start_all_to_all");
   guard([&] { do_finish(phase_.c_str(), sent_, received_, stream); });
   state_ = State::kIdle;
+}
+
+void Communicator::wait(const char* phase, StreamView stream) {
+  if (!failure_.empty()) check_idle(phase);
+  guard([&] { do_wait(phase, stream); });
 }
 
 void Communicator::lend(const char* phase, std::byte* mine, std::span<std::byte*> all) {
@@ -175,6 +213,13 @@ void Communicator::give_back() {
   state_ = State::kIdle;
 }
 
+void Communicator::do_start_equal(const char* phase, const SentRows& sent,
+                                  const ReceivedRows& received, int64_t, StreamView stream) {
+  do_start(phase, sent, received, stream);
+}
+
+void Communicator::do_wait(const char*, StreamView stream) { synchronize(backend_, stream); }
+
 void Communicator::do_lend(const char* phase, std::byte*, std::span<std::byte*>) {
   fail(phase, rank_, "this transport shares no memory");
 }
@@ -192,6 +237,10 @@ void Communicator::abort(std::string_view reason) noexcept {
 
 void Communicator::fail(const char* phase, int peer, const std::string& what) const {
   throw CommunicationError(text_of("rank ", rank_, ", peer ", peer, ", ", phase, ": ", what));
+}
+
+void Communicator::fail(const char* phase, const std::string& what) const {
+  throw CommunicationError(text_of("rank ", rank_, ", ", phase, ": ", what));
 }
 
 }  // namespace switchyard

@@ -54,7 +54,7 @@ void ExpertExchange::Implementation::sort(MatrixView<const int32_t> expert_ids,
   }
   state.by_slot.resize(sorter_, expert_ids.rows);
   sorter_.sort(ids, {}, state.by_slot.view(), workspace, stream);
-  synchronize(backend(), stream);
+  communicator_.wait("plan", stream);
 }
 
 void ExpertExchange::Implementation::plan(MatrixView<const int32_t> expert_ids,
@@ -193,6 +193,8 @@ void ExpertExchange::Implementation::list_trips(AllToAllPlan::State& state, Stre
       {}};
   communicator_.start_all_to_all("plan", sent, received, stream);
   communicator_.finish_all_to_all(stream);
+  // What follows may release memory, which on devices waits for all that was enqueued.
+  communicator_.wait("plan", stream);
 }
 
 void ExpertExchange::Implementation::prepare_arrivals(AllToAllPlan::State& state,

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <vector>
 
+#include "switchyard/buffer.h"
+
 namespace switchyard::test {
 namespace {
 
@@ -64,7 +66,7 @@ void scatter(const std::vector<int64_t>& offsets, std::vector<RowSegment>& segme
 void check_all_to_all(Communicator& communicator, RowCount count, int64_t row_bytes,
                       bool scattered) {
   constexpr std::byte kUntouched{0xa5};
-  const int64_t stride = row_bytes + 5;
+  const int64_t stride = row_bytes + (communicator.moves_scattered_rows() ? 5 : 0);
   const int rank = communicator.rank();
   const std::vector<int64_t> sent_offsets = offsets_of(communicator, count, true);
   const std::vector<int64_t> received_offsets = offsets_of(communicator, count, false);
@@ -73,7 +75,7 @@ void check_all_to_all(Communicator& communicator, RowCount count, int64_t row_by
 
   std::vector<int64_t> order;
   if (scattered) order = shuffled(num_sent);
-  std::vector<std::byte> sent_bytes(static_cast<std::size_t>(num_sent * stride + 1));
+  Buffer<std::byte> sent_bytes(num_sent * stride + 1, communicator.backend());
   const MatrixView<std::byte> sent_rows(sent_bytes.data(), num_sent, row_bytes, stride);
   for (int peer = 0; peer < communicator.size(); ++peer) {
     const auto first = sent_offsets[static_cast<std::size_t>(peer)];
@@ -87,8 +89,8 @@ void check_all_to_all(Communicator& communicator, RowCount count, int64_t row_by
   std::vector<RowSegment> segments;
   std::vector<int64_t> segment_offsets;
   if (scattered) scatter(received_offsets, segments, segment_offsets);
-  std::vector<std::byte> received_bytes(static_cast<std::size_t>(num_received * stride + 1),
-                                        kUntouched);
+  Buffer<std::byte> received_bytes(num_received * stride + 1, communicator.backend());
+  std::fill(received_bytes.begin(), received_bytes.end(), kUntouched);
   const MatrixView<std::byte> received_rows(received_bytes.data(), num_received, row_bytes, stride);
 
   const SentRows sent{sent_rows, view(order), view(sent_offsets)};
@@ -96,6 +98,7 @@ void check_all_to_all(Communicator& communicator, RowCount count, int64_t row_by
   received.segments = {segments.data(), static_cast<int64_t>(segments.size())};
   communicator.start_all_to_all("test", sent, received);
   communicator.finish_all_to_all();
+  communicator.wait("test");
 
   for (int peer = 0; peer < communicator.size(); ++peer) {
     std::vector<int64_t> places;
@@ -120,6 +123,32 @@ void check_all_to_all(Communicator& communicator, RowCount count, int64_t row_by
       }
     }
   }
+}
+
+void check_equal_all_to_all(Communicator& communicator, int64_t rows_per_rank, int64_t row_bytes) {
+  const int64_t num_rows = rows_per_rank * communicator.size();
+  const int rank = communicator.rank();
+  Buffer<std::byte> sent(num_rows * row_bytes + 1, communicator.backend());
+  Buffer<std::byte> received(num_rows * row_bytes + 1, communicator.backend());
+  const MatrixView<std::byte> sent_rows(sent.data(), num_rows, row_bytes);
+  const MatrixView<std::byte> received_rows(received.data(), num_rows, row_bytes);
+  const auto for_each_byte = [&](const auto& visit) {
+    for (int peer = 0; peer < communicator.size(); ++peer) {
+      for (int64_t row = 0; row < rows_per_rank; ++row) {
+        for (int64_t i = 0; i < row_bytes; ++i) visit(peer, row, i);
+      }
+    }
+  };
+  for_each_byte([&](int peer, int64_t row, int64_t i) {
+    sent_rows.row(peer * rows_per_rank + row)[i] = byte_of(rank, peer, row, i);
+  });
+  communicator.start_equal_all_to_all("test", sent_rows, received_rows, rows_per_rank);
+  communicator.finish_all_to_all();
+  communicator.wait("test");
+  for_each_byte([&](int peer, int64_t row, int64_t i) {
+    ASSERT_EQ(received_rows.row(peer * rows_per_rank + row)[i], byte_of(peer, rank, row, i))
+        << "rank " << rank << ", row " << row << " from " << peer << ", byte " << i;
+  });
 }
 
 void check_all_gather(Communicator& communicator, int64_t bytes) {

@@ -34,6 +34,13 @@ TEST_P(InProcessRanks, ExchangeRows) {
   EXPECT_EQ(errors, no_errors(GetParam()));
 }
 
+TEST_P(InProcessRanks, ExchangeEqualNumbersOfRows) {
+  const auto errors = run_in_process(GetParam(), [](Communicator& communicator) {
+    for (const int64_t rows : {0, 1, 7}) check_equal_all_to_all(communicator, rows, 12);
+  });
+  EXPECT_EQ(errors, no_errors(GetParam()));
+}
+
 TEST_P(InProcessRanks, GatherInOrder) {
   const auto errors = run_in_process(GetParam(), [](Communicator& communicator) {
     for (int repeat = 0; repeat < 100; ++repeat) check_all_gather(communicator, repeat % 7);

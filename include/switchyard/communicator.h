@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "switchyard/backend.h"
 #include "switchyard/stream.h"
@@ -61,8 +62,8 @@ class Communicator {
   [[nodiscard]] virtual const char* transport() const = 0;
   /// Whether ranks can use each other's addresses, between lend() and give_back().
   [[nodiscard]] virtual bool shares_memory() const { return false; }
-  /// Whether SentRows::order and ReceivedRows::segments may be given: rows then travel from where
-  /// they lie to where they belong.
+  /// Whether SentRows::order and ReceivedRows::segments may be given, and rows may have gaps
+  /// between them: they then travel from where they lie to where they belong.
   [[nodiscard]] virtual bool moves_scattered_rows() const { return false; }
 
   /// Gathers `mine` of every rank, in order of rank. Blocks.
@@ -84,10 +85,22 @@ class Communicator {
   /// @throws CommunicationError  as all_gather().
   void start_all_to_all(const char* phase, const SentRows& sent, const ReceivedRows& received,
                         StreamView stream = {});
+  /// The same where every rank sends `rows_per_rank` rows to every rank, itself among them, in
+  /// order of rank. Some transports have a way of their own for this, so all ranks call it or none.
+  /// finish_all_to_all() ends it.
+  void start_equal_all_to_all(const char* phase, const MatrixView<const std::byte>& sent,
+                              const MatrixView<std::byte>& received, int64_t rows_per_rank,
+                              StreamView stream = {});
   /// Host transports: returns when the rows are here and the sent ones may change. NCCL: at once;
   /// the stream goes on when they are.
   /// @throws CommunicationError  also for a peer that sends another number of rows than expected.
   void finish_all_to_all(StreamView stream = {});
+
+  /// Returns when the stream has done what was enqueued, the exchanges of this communicator among
+  /// it. Where a peer may never come, this takes the place of cudaStreamSynchronize(), which would
+  /// wait for ever. Host transports: at once.
+  /// @throws CommunicationError  after timeout_ms.
+  void wait(const char* phase, StreamView stream = {});
 
   /// Gathers an address from every rank; all must have come here. Between this and give_back() the
   /// ranks may use what lies there. For shares_memory() only.
@@ -109,19 +122,26 @@ class Communicator {
                              std::span<std::byte> all) = 0;
   virtual void do_start(const char* phase, const SentRows& sent, const ReceivedRows& received,
                         StreamView stream) = 0;
+  /// Rows that lie as offsets of equal steps say.
+  virtual void do_start_equal(const char* phase, const SentRows& sent, const ReceivedRows& received,
+                              int64_t rows_per_rank, StreamView stream);
   virtual void do_finish(const char* phase, const SentRows& sent, const ReceivedRows& received,
                          StreamView stream) = 0;
+  virtual void do_wait(const char* phase, StreamView stream);
   virtual void do_lend(const char* phase, std::byte* mine, std::span<std::byte*> all);
   virtual void do_give_back(const char* phase);
   virtual void do_abort(const std::string& reason) noexcept = 0;
 
   /// Throws CommunicationError with "rank R, peer P, phase: what".
   [[noreturn]] void fail(const char* phase, int peer, const std::string& what) const;
+  /// The same where no peer is known to be at fault.
+  [[noreturn]] void fail(const char* phase, const std::string& what) const;
 
  private:
   enum class State { kIdle, kExchanging, kLending };
 
   void check_idle(const char* phase) const;
+  void check_exchange(const SentRows& sent, const ReceivedRows& received) const;
   template <typename Work>
   void guard(const Work& work);
 
@@ -134,6 +154,7 @@ class Communicator {
   std::string phase_;  // of what is under way
   SentRows sent_;
   ReceivedRows received_;
+  std::vector<int64_t> equal_offsets_;
 };
 
 }  // namespace switchyard
