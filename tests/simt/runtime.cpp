@@ -67,17 +67,33 @@ cudaError_t Runtime::remember(cudaError_t error) {
   return error;
 }
 
+Runtime::Runtime() {
+  for (int i = 0; i < kMaxDevices; ++i) {
+    default_streams_[static_cast<size_t>(i)].device = i;
+    default_streams_[static_cast<size_t>(i)].is_default = true;
+  }
+}
+
+int& Runtime::device() {
+  thread_local int current = 0;
+  return current;
+}
+
 cudaStream_t Runtime::stream(cudaStream_t handle) {
   const bool is_default =
       handle == nullptr || handle == cudaStreamLegacy || handle == cudaStreamPerThread;
-  if (is_default) return &default_stream_;
-  return streams_.contains(handle) ? handle : nullptr;
+  if (is_default) return default_stream();
+  const auto is_handle = [&](const CUstream_st& stream) { return &stream == handle; };
+  const bool is_some_default =
+      std::any_of(default_streams_.begin(), default_streams_.end(), is_handle);
+  return is_some_default || streams_.contains(handle) ? handle : nullptr;
 }
 
 cudaStream_t Runtime::add_stream(unsigned flags, int priority) {
   auto* added = new CUstream_st;
   added->flags = flags;
   added->priority = priority;
+  added->device = device();
   streams_.insert(added);
   return added;
 }
@@ -115,20 +131,73 @@ void Runtime::step(cudaStream_t stream) {
   if (step.work) run(step.work);
 }
 
+std::vector<cudaStream_t> Runtime::all_streams() {
+  std::vector<cudaStream_t> all(streams_.begin(), streams_.end());
+  for (CUstream_st& stream : default_streams_) all.push_back(&stream);
+  return all;
+}
+
+namespace {
+
+bool can_step(cudaStream_t stream) {
+  if (stream->steps.empty()) return false;
+  const EventRecord* wait = stream->steps.front().wait.get();
+  return wait == nullptr || wait->done;
+}
+
+bool waits_for_others(cudaStream_t stream) {
+  return !stream->steps.empty() && stream->steps.front().wait != nullptr &&
+         stream->steps.front().wait->external;
+}
+
+}  // namespace
+
+void Runtime::advance() {
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (const cudaStream_t stream : all_streams()) {
+      for (; sticky_error_ == cudaSuccess && can_step(stream); moved = true) step(stream);
+    }
+  }
+}
+
+bool Runtime::is_done(cudaStream_t stream) {
+  constexpr int kPatience = 3;
+  if (settings().stream_order == StreamOrder::kEager) advance();
+  if (stream->steps.empty()) {
+    stream->polls = 0;
+    return true;
+  }
+  if (settings().stream_order != StreamOrder::kEager && ++stream->polls > kPatience) advance();
+  return false;
+}
+
+void Runtime::wait_external(cudaStream_t stream, const std::shared_ptr<EventRecord>& record) {
+  record->external = true;
+  if (!record->done) stream->steps.push_back({nullptr, record});
+}
+
+void Runtime::finish(EventRecord& record) {
+  record.done = true;
+  finished_.notify_all();
+}
+
+void Runtime::wait_for_others() {
+  constexpr std::chrono::milliseconds kMoment{20};
+  finished_.wait_for(mutex_, kMoment);
+}
+
 template <class Done>
 void Runtime::run_until(const Done& done, cudaStream_t preferred) {
   if (seed_ != settings().seed) {
     seed_ = settings().seed;
     choices_ = test::RandomStream(seed_);
   }
-  const auto can_step = [](cudaStream_t stream) {
-    if (stream->steps.empty()) return false;
-    const EventRecord* wait = stream->steps.front().wait.get();
-    return wait == nullptr || wait->done;
-  };
+  constexpr double kLongestWaitMs = 240'000;
+  const double begin_ms = now_ms();
   while (!done()) {
     if (sticky_error_ != cudaSuccess) {
-      for (const cudaStream_t stream : streams_) stream->steps.clear();
+      for (const cudaStream_t stream : all_streams()) stream->steps.clear();
       return;
     }
     if (preferred != nullptr && settings().stream_order != StreamOrder::kRandom &&
@@ -137,8 +206,14 @@ void Runtime::run_until(const Done& done, cudaStream_t preferred) {
       continue;
     }
     std::vector<cudaStream_t> candidates;
-    std::copy_if(streams_.begin(), streams_.end(), std::back_inserter(candidates), can_step);
+    const std::vector<cudaStream_t> all = all_streams();
+    std::copy_if(all.begin(), all.end(), std::back_inserter(candidates), can_step);
     if (candidates.empty()) {
+      if (std::any_of(all.begin(), all.end(), waits_for_others) &&
+          now_ms() - begin_ms < kLongestWaitMs) {
+        wait_for_others();
+        continue;
+      }
       std::fprintf(stderr, "simt: every stream waits for an event that none records\n");
       std::abort();
     }
@@ -147,13 +222,20 @@ void Runtime::run_until(const Done& done, cudaStream_t preferred) {
 }
 
 void Runtime::drain(cudaStream_t stream) {
-  if (stream == &default_stream_) return drain_all();
+  if (stream->is_default) return drain_all(stream->device);
   run_until([&] { return stream->steps.empty(); }, stream);
 }
 
-void Runtime::drain_all() {
-  const auto is_empty = [](cudaStream_t stream) { return stream->steps.empty(); };
-  run_until([&] { return std::all_of(streams_.begin(), streams_.end(), is_empty); }, nullptr);
+void Runtime::drain_all(int of_device) {
+  const auto is_empty = [&](cudaStream_t stream) {
+    return stream->device != of_device || stream->steps.empty();
+  };
+  run_until(
+      [&] {
+        const std::vector<cudaStream_t> all = all_streams();
+        return std::all_of(all.begin(), all.end(), is_empty);
+      },
+      nullptr);
 }
 
 void Runtime::drain(const EventRecord& record) {
@@ -170,19 +252,25 @@ cudaError_t Runtime::submit(cudaStream_t handle, Work work) {
     return cudaSuccess;
   }
   if (sticky_error_ != cudaSuccess) return remember(sticky_error_);
-  if (target == &default_stream_) {
-    const auto blocks = [](cudaStream_t other) {
-      return (other->flags & cudaStreamNonBlocking) == 0;
+  if (target->is_default) {
+    const auto blocks = [&](cudaStream_t other) {
+      return other->device == target->device && (other->flags & cudaStreamNonBlocking) == 0;
     };
     for (const cudaStream_t other : streams_) {
       if (other->capture == nullptr || !blocks(other)) continue;
       other->capture->invalid = true;
       return remember(cudaErrorStreamCaptureImplicit);
     }
-    for (const cudaStream_t other : streams_) {
+    for (const cudaStream_t other : std::vector(streams_.begin(), streams_.end())) {
       if (blocks(other)) drain(other);
     }
-    return run(work);
+    if (target->steps.empty()) return run(work);
+    target->steps.push_back({std::move(work), nullptr});
+    return cudaSuccess;
+  }
+  CUstream_st& before = default_streams_[static_cast<size_t>(target->device)];
+  if ((target->flags & cudaStreamNonBlocking) == 0 && !before.steps.empty()) {
+    run_until([&] { return before.steps.empty(); }, &before);
   }
   if (settings().stream_order == StreamOrder::kEager && target->steps.empty()) return run(work);
   target->steps.push_back({std::move(work), nullptr});
@@ -225,7 +313,7 @@ cudaError_t Runtime::wait(cudaStream_t handle, cudaEvent_t event) {
   }
   if (target->capture != nullptr) return remember(cudaErrorStreamCaptureIsolation);
   if (record->done) return cudaSuccess;
-  if (target == &default_stream_) {
+  if (target->is_default) {
     drain(*record);
   } else {
     target->steps.push_back({nullptr, record});
@@ -234,7 +322,7 @@ cudaError_t Runtime::wait(cudaStream_t handle, cudaEvent_t event) {
 }
 
 void Runtime::reset() {
-  for (const cudaStream_t stream : streams_) {
+  for (const cudaStream_t stream : all_streams()) {
     stream->steps.clear();
     stream->capture = nullptr;
   }

@@ -4,6 +4,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
@@ -39,9 +41,10 @@ struct Capture {
   std::map<cudaStream_t, Branch> branches;
 };
 
-/// One cudaEventRecord.
+/// One cudaEventRecord, or something else that a stream may wait for.
 struct EventRecord {
   bool done = false;
+  bool external = false;  ///< set by another host thread, not by a stream
   double time_ms = 0;
   // In a capture.
   std::shared_ptr<Capture> capture;
@@ -69,6 +72,9 @@ struct CUstream_st {
   std::shared_ptr<switchyard::simt::Capture> capture;
   unsigned flags = 0;
   int priority = 0;
+  int device = 0;
+  bool is_default = false;
+  int polls = 0;  ///< of work that waits
 };
 struct CUevent_st {
   std::shared_ptr<switchyard::simt::EventRecord> record;  ///< the latest
@@ -86,6 +92,8 @@ namespace switchyard::simt {
 
 class Runtime {
  public:
+  Runtime();
+
   /// Keeps other host threads out; every call holds it.
   std::unique_lock<std::recursive_mutex> lock() { return std::unique_lock(mutex_); }
 
@@ -100,8 +108,11 @@ class Runtime {
 
   /// The stream behind a handle; nullptr for a handle that is none.
   cudaStream_t stream(cudaStream_t handle);
-  /// The default stream, which runs everything at once, after all that waits in blocking streams.
-  cudaStream_t default_stream() { return &default_stream_; }
+  /// The device that is current in the calling thread.
+  static int& device();
+  /// The current device's default stream, which runs everything at once, after all that waits in
+  /// blocking streams; after something external has been enqueued, once that is done.
+  cudaStream_t default_stream() { return &default_streams_[static_cast<size_t>(device())]; }
   cudaStream_t add_stream(unsigned flags, int priority);
   void remove_stream(cudaStream_t stream);
 
@@ -109,9 +120,18 @@ class Runtime {
   cudaError_t submit(cudaStream_t handle, Work work);
   cudaError_t wait(cudaStream_t handle, cudaEvent_t event);
   cudaError_t record(cudaStream_t handle, cudaEvent_t event);
-  /// Runs what waits in a stream, in every stream, or before a record.
+  /// Whether a stream has nothing left; polling lets it go on as a device would meanwhile.
+  bool is_done(cudaStream_t stream);
+  /// Lets a stream wait until another host thread calls finish().
+  void wait_external(cudaStream_t stream, const std::shared_ptr<EventRecord>& record);
+  void finish(EventRecord& record);
+  /// Gives up the lock, which the caller holds once, until another thread has finished a record or
+  /// a moment has passed.
+  void wait_for_others();
+  /// Runs what waits in a stream, in every stream of a device, the current one, or before a record.
   void drain(cudaStream_t stream);
-  void drain_all();
+  void drain_all() { drain_all(device()); }
+  void drain_all(int of_device);
   void drain(const EventRecord& record);
 
   /// cudaSuccess where nothing is captured that such a call would break; else breaks it.
@@ -128,11 +148,14 @@ class Runtime {
  private:
   cudaError_t run(const Work& work);
   void step(cudaStream_t stream);
+  std::vector<cudaStream_t> all_streams();
+  void advance();
   template <class Done>
   void run_until(const Done& done, cudaStream_t preferred);
 
   std::recursive_mutex mutex_;
-  CUstream_st default_stream_;
+  std::condition_variable_any finished_;
+  std::array<CUstream_st, kMaxDevices> default_streams_;
   std::set<cudaStream_t> streams_;
   std::set<std::shared_ptr<Capture>> captures_;
   unsigned long long num_captures_ = 0;

@@ -18,7 +18,7 @@ cudaError_t Runtime::refuse_while_capturing() {
 cudaError_t Runtime::begin_capture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   const cudaStream_t origin = stream(handle);
   if (origin == nullptr) return remember(cudaErrorInvalidResourceHandle);
-  if (origin == &default_stream_) return remember(cudaErrorStreamCaptureUnsupported);
+  if (origin->is_default) return remember(cudaErrorStreamCaptureUnsupported);
   if (origin->capture != nullptr) return remember(cudaErrorIllegalState);
   auto capture = std::make_shared<Capture>();
   capture->origin = origin;

@@ -24,7 +24,9 @@ constexpr int kMaxBlocksPerMultiprocessor = 32;
 constexpr int kReservedSharedBytes = 1024;
 constexpr int kSharedBytesPerMultiprocessor = static_cast<int>(kMaxSharedBytes) + 1024;
 
-bool has_device(int device) { return device >= 0 && device < settings().num_devices; }
+bool has_device(int device) {
+  return device >= 0 && device < std::min(settings().num_devices, kMaxDevices);
+}
 
 std::optional<int> attribute_value(cudaDeviceAttr attribute) {
   switch (attribute) {
@@ -138,13 +140,14 @@ cudaError_t CUDARTAPI cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t CUDARTAPI cudaGetDevice(int* device) {
-  *device = 0;
+  *device = Runtime::device();
   return Runtime::remember(settings().num_devices > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
 
 cudaError_t CUDARTAPI cudaSetDevice(int device) {
-  return Runtime::remember(switchyard::simt::has_device(device) ? cudaSuccess
-                                                                : cudaErrorInvalidDevice);
+  if (!switchyard::simt::has_device(device)) return Runtime::remember(cudaErrorInvalidDevice);
+  Runtime::device() = device;
+  return cudaSuccess;
 }
 
 cudaError_t CUDARTAPI cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {

@@ -72,6 +72,17 @@ bool is_legal_copy(const void* to, const void* from, size_t bytes, cudaMemcpyKin
   return false;
 }
 
+bool release_managed(void* address) {
+  const auto found = runtime().pinned().find(static_cast<const char*>(address));
+  if (found == runtime().pinned().end() || found->second.type != cudaMemoryTypeManaged) {
+    return false;
+  }
+  runtime().pinned().erase(found);
+  if (race_observer != nullptr) race_observer->freed(address);
+  std::free(address);
+  return true;
+}
+
 bool is_pageable(const void* address) {
   return !device_memory().is_in_range(address) && find_pinned(address) == nullptr;
 }
@@ -129,7 +140,8 @@ cudaError_t CUDARTAPI cudaFree(void* address) {
   const cudaError_t error = runtime().refuse_while_capturing();
   if (error != cudaSuccess) return error;
   runtime().drain_all();
-  const bool known = address == nullptr || device_memory().release(address);
+  const bool known =
+      address == nullptr || device_memory().release(address) || release_managed(address);
   return Runtime::remember(known ? runtime().sticky_error() : cudaErrorInvalidValue);
 }
 
@@ -185,7 +197,10 @@ cudaError_t CUDARTAPI cudaHostGetDevicePointer(void** device, void* host, unsign
 cudaError_t CUDARTAPI cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   const auto guard = runtime().lock();
   const cudaError_t error = runtime().refuse_while_capturing();
-  return error != cudaSuccess ? error : copy_in_stream(to, from, bytes, kind, nullptr);
+  if (error != cudaSuccess) return error;
+  const cudaError_t copied = copy_in_stream(to, from, bytes, kind, nullptr);
+  if (copied == cudaSuccess && !runtime().default_stream()->steps.empty()) runtime().drain_all();
+  return copied;
 }
 
 cudaError_t CUDARTAPI cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
@@ -216,7 +231,7 @@ cudaError_t CUDARTAPI cudaPointerGetAttributes(cudaPointerAttributes* attributes
                                                const void* address) {
   const auto guard = runtime().lock();
   *attributes = cudaPointerAttributes{};
-  attributes->device = 0;
+  attributes->device = Runtime::device();
   void* pointer = const_cast<void*>(address);
   if (device_memory().holds(address, 1)) {
     attributes->type = cudaMemoryTypeDevice;

@@ -32,7 +32,7 @@ cudaError_t CUDARTAPI cudaStreamCreate(cudaStream_t* stream) {
 cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t handle) {
   const auto guard = runtime().lock();
   const cudaStream_t stream = runtime().stream(handle);
-  if (stream == nullptr || stream == runtime().default_stream()) {
+  if (stream == nullptr || stream->is_default) {
     return Runtime::remember(cudaErrorInvalidResourceHandle);
   }
   if (stream->capture != nullptr) return Runtime::remember(cudaErrorStreamCaptureUnsupported);
@@ -56,14 +56,15 @@ cudaError_t CUDARTAPI cudaStreamQuery(cudaStream_t handle) {
   const auto guard = runtime().lock();
   const cudaStream_t stream = runtime().stream(handle);
   if (stream == nullptr) return Runtime::remember(cudaErrorInvalidResourceHandle);
-  if (!stream->steps.empty()) return cudaErrorNotReady;
+  if (!runtime().is_done(stream)) return cudaErrorNotReady;
   return Runtime::remember(runtime().sticky_error());
 }
 
 cudaError_t CUDARTAPI cudaStreamGetDevice(cudaStream_t handle, int* device) {
   const auto guard = runtime().lock();
-  if (runtime().stream(handle) == nullptr) return Runtime::remember(cudaErrorInvalidResourceHandle);
-  *device = 0;
+  const cudaStream_t stream = runtime().stream(handle);
+  if (stream == nullptr) return Runtime::remember(cudaErrorInvalidResourceHandle);
+  *device = stream->device;
   return cudaSuccess;
 }
 

@@ -13,6 +13,8 @@ enum class Order { kForward, kReverse, kRandom };
 /// two show a synchronisation that is missing.
 enum class StreamOrder { kEager, kDeferred, kRandom };
 
+inline constexpr int kMaxDevices = 8;
+
 struct Settings {
   Order order = Order::kForward;
   StreamOrder stream_order = StreamOrder::kEager;
@@ -28,7 +30,7 @@ struct Settings {
   int64_t max_idle_atomics = 4'000'000;
 
   // The device that the runtime stand-in shows.
-  int num_devices = 1;  ///< 0 or 1
+  int num_devices = 1;  ///< up to kMaxDevices; any of them runs kernels in any device's memory
   int num_multiprocessors = 4;
   int compute_capability = 90;  ///< 10 * major + minor
   int64_t device_memory_bytes = int64_t{4} << 30;
