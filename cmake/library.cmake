@@ -51,6 +51,12 @@ if(SWITCHYARD_MPI)
   install(EXPORT switchyard_mpi_targets FILE switchyard-mpi-targets.cmake NAMESPACE switchyard::
           DESTINATION ${package_dir})
 endif()
+if(TARGET switchyard_nccl_transport)
+  install(TARGETS switchyard_nccl_transport EXPORT switchyard_nccl_targets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT switchyard_nccl_targets FILE switchyard-nccl-targets.cmake NAMESPACE switchyard::
+          DESTINATION ${package_dir})
+endif()
 install(EXPORT switchyard_targets FILE switchyard-targets.cmake NAMESPACE switchyard:: DESTINATION ${package_dir})
 configure_package_config_file(
   ${PROJECT_SOURCE_DIR}/cmake/switchyard-config.cmake.in
