@@ -66,6 +66,9 @@ cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD
   -DCMAKE_CUDA_ARCHITECTURES="$capability-real" -DSWITCHYARD_WERROR=OFF \
   ${dependencies:+-DCMAKE_PREFIX_PATH="$dependencies/usr"}
 cuda_tests=$(sed -n 's/^ *cuda_suite(\([a-z_]*\).*/\1/p' tests/CMakeLists.txt)
+if ! grep -q '^SWITCHYARD_NCCL_LIBRARY:.*=/' "$build/CMakeCache.txt"; then
+  cuda_tests=${cuda_tests/cuda_nccl_test/}
+fi
 # shellcheck disable=SC2086  # a list of words
 cmake --build "$build" --parallel "$(nproc)" --target $cuda_tests gpu_bench switchyard
 

@@ -57,3 +57,16 @@ else()
     message(FATAL_ERROR "a package without MPI offers the component mpi")
   endif()
 endif()
+
+# And so is the NCCL transport. That it is linked is all that can be seen without a GPU.
+if(nccl)
+  file(COPY ${source_dir}/../nccl_consumer/ DESTINATION ${work_dir}/nccl_source)
+  run(${CMAKE_COMMAND} -S ${work_dir}/nccl_source -B ${work_dir}/nccl_build -G ${generator}
+      -D CMAKE_BUILD_TYPE=Release -D CMAKE_CXX_COMPILER=${compiler} -D CMAKE_CXX_FLAGS=${flags}
+      -D CMAKE_PREFIX_PATH=${prefix} -D BUILD_SHARED_LIBS=${shared})
+  run(${CMAKE_COMMAND} --build ${work_dir}/nccl_build)
+  run(${work_dir}/nccl_build/nccl_consumer)
+  if(NOT output STREQUAL "size is 0, must be 1 or more\n" AND NOT output MATCHES "^no CUDA device")
+    message(FATAL_ERROR "the NCCL consumer printed ${output}")
+  endif()
+endif()
