@@ -38,6 +38,7 @@ struct Options : PerfOptions {
   std::string element = "bf16";
   int32_t block_rows = 1;
   bool deduplicate = false;
+  bool private_rows = false;
 };
 
 /// What is done in turn, so that a machine's moods hit all alike.
@@ -141,7 +142,14 @@ class MoeRank {
     }
     make_plan();
     const int64_t num_rows = plan_.num_expert_rows();
-    expert_rows_ = Buffer<std::byte>(num_rows * row_bytes_);
+    if (!options_.private_rows) {
+      expert_rows_ =
+          communicator_.allocate_shared("rows", std::max<int64_t>(1, num_rows * row_bytes_));
+    }
+    if (expert_rows_.empty()) {
+      private_rows_ = Buffer<std::byte>(num_rows * row_bytes_);
+      expert_rows_ = private_rows_.bytes();
+    }
     workspace_ = Buffer<std::byte>(
         std::max(exchange_.dispatch_workspace_bytes(plan_, row_bytes_),
                  exchange_.combine_workspace_bytes(plan_, options_.hidden, dtype_)));
@@ -168,7 +176,7 @@ class MoeRank {
   void dispatch() {
     exchange_.start_dispatch(plan_,
                              {std::as_const(tokens_).matrix(num_tokens_, row_bytes_),
-                              expert_rows_.matrix(plan_.num_expert_rows(), row_bytes_)},
+                              {expert_rows_.data(), plan_.num_expert_rows(), row_bytes_}},
                              {}, workspace_.bytes());
     exchange_.finish_dispatch();
   }
@@ -326,7 +334,8 @@ class MoeRank {
   std::vector<float> weights_;
   Buffer<std::byte> tokens_;
   Buffer<std::byte> combined_;
-  Buffer<std::byte> expert_rows_;
+  Buffer<std::byte> private_rows_;
+  std::span<std::byte> expert_rows_;
   Buffer<std::byte> plan_workspace_;
   Buffer<std::byte> workspace_;
   Buffer<std::byte> raw_from_;
@@ -372,14 +381,17 @@ class MoeTable {
              {"hidden_size", options.hidden},
              {"dtype", options.element},
              {"deduplicate", options.deduplicate},
+             {"private_rows", options.private_rows},
              {"results", nlohmann::ordered_json::array()}};
     std::printf("# moe_perf: switchyard %s, %d ranks over %s\n", build_info().version.c_str(),
                 communicator.size(), communicator.transport());
     std::printf("# %s: top %d of %d experts; %ld %s a token%s; warmup iters: %ld iters: %ld\n",
                 choices.description().c_str(), choices.top_k(), choices.num_experts(),
                 static_cast<long>(options.hidden), options.element.c_str(),
-                options.deduplicate ? ", deduplicated" : "", static_cast<long>(options.warmup),
-                static_cast<long>(options.iterations));
+                (std::string(options.deduplicate ? ", deduplicated" : "") +
+                 (options.private_rows ? ", rows in private memory" : ""))
+                    .c_str(),
+                static_cast<long>(options.warmup), static_cast<long>(options.iterations));
     std::printf(
         "# GB/s: bytes of all expert rows over the time of the slowest rank; of raw: beside "
         "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank; "
@@ -469,6 +481,8 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--hidden", options.hidden, "elements a token, default 4096");
   app.add_option("--dtype", options.element, "bf16 (default), f16 or f32");
   app.add_option("--block-rows", options.block_rows, "alignment of each expert's rows");
+  app.add_flag("--private-rows", options.private_rows,
+               "expert rows in each rank's own memory, not in memory that processes share");
   app.add_flag("--deduplicate", options.deduplicate, "a token travels once to a rank");
 }
 

@@ -195,9 +195,19 @@ void Communicator::wait(const char* phase, StreamView stream) {
   guard([&] { do_wait(phase, stream); });
 }
 
+std::span<std::byte> Communicator::allocate_shared(const char* phase, int64_t bytes) {
+  check_idle(phase);
+  nccl::check_range("bytes", bytes, 1, INT64_MAX / 2);
+  std::span<std::byte> memory;
+  guard([&] { memory = do_allocate_shared(phase, bytes); });
+  return memory;
+}
+
 void Communicator::lend(const char* phase, std::byte* mine, std::span<std::byte*> all) {
   check_idle(phase);
-  if (!shares_memory()) refuse(transport(), " ranks share no memory");
+  if (!can_lend({mine, std::size_t{mine == nullptr ? 0U : 1U}})) {
+    refuse("mine is not memory that ", transport(), " ranks share");
+  }
   if (all.size() != static_cast<std::size_t>(size_)) {
     refuse("all has ", all.size(), " elements, must have ", size_);
   }
@@ -219,6 +229,8 @@ void Communicator::do_start_equal(const char* phase, const SentRows& sent,
 }
 
 void Communicator::do_wait(const char*, StreamView stream) { synchronize(backend_, stream); }
+
+std::span<std::byte> Communicator::do_allocate_shared(const char*, int64_t) { return {}; }
 
 void Communicator::do_lend(const char* phase, std::byte*, std::span<std::byte*>) {
   fail(phase, rank_, "this transport shares no memory");

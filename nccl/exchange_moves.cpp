@@ -103,18 +103,19 @@ void ExpertExchange::Implementation::check_state(const AllToAllPlan::State& stat
 }
 
 ExpertExchange::Implementation::Scratch ExpertExchange::Implementation::cut(
-    Phase phase, const AllToAllPlan::State& state, int64_t row_bytes, std::byte* memory) const {
+    Way way, Phase phase, const AllToAllPlan::State& state, int64_t row_bytes,
+    std::byte* memory) const {
   const bool goes_out = phase == Phase::kDispatch;
   const nccl::CountedRows& sent = goes_out ? state.layout.sent : state.layout.received;
   const nccl::CountedRows& received = goes_out ? state.layout.received : state.layout.sent;
-  const bool trips = goes_out && makes_trips();
+  const bool trips = goes_out && makes_trips(way);
   WorkspaceParts parts(memory);
   Scratch scratch;
-  if (way_ == Way::kLent) {
+  if (way == Way::kLent) {
     scratch.addresses = parts.take<std::byte*>(state.num_tokens * config.top_k);
   }
-  if (way_ == Way::kScattered && !trips) scratch.order = parts.take<int64_t>(sent.total());
-  if (way_ == Way::kContiguous) {
+  if (way == Way::kScattered && !trips) scratch.order = parts.take<int64_t>(sent.total());
+  if (way == Way::kContiguous) {
     // Whole permutations are moved, padding among them.
     const int64_t rows = !goes_out ? state.layout.expert_offsets.back()
                          : trips   ? trips_.sizes(state.num_tokens).num_rows
@@ -123,7 +124,7 @@ ExpertExchange::Implementation::Scratch ExpertExchange::Implementation::cut(
   }
   if (trips) {
     scratch.arrived = parts.take<std::byte>(state.trips_received.total() * row_bytes);
-  } else if (goes_out ? way_ == Way::kContiguous : way_ != Way::kLent) {
+  } else if (goes_out ? way == Way::kContiguous : way != Way::kLent) {
     const int64_t rows = goes_out ? received.total() : sorter_.sizes(state.num_tokens).num_rows;
     scratch.arrived = parts.take<std::byte>(rows * row_bytes);
   }
@@ -135,7 +136,22 @@ int64_t ExpertExchange::Implementation::workspace_bytes(Phase phase,
                                                         const AllToAllPlan::State& state,
                                                         int64_t row_bytes) const {
   // Two kinds of rows share what is not theirs alone.
-  return cut(phase, state, row_bytes, nullptr).bytes + 2 * WorkspaceParts::kAlignment;
+  return std::max(cut(plain_way_, phase, state, row_bytes, nullptr).bytes,
+                  cut(Way::kLent, phase, state, row_bytes, nullptr).bytes) +
+         2 * WorkspaceParts::kAlignment;
+}
+
+bool ExpertExchange::Implementation::may_be_lent(MatrixView<const std::byte> rows) const {
+  return communicator_.can_lend({rows.data, static_cast<std::size_t>(rows.rows * rows.row_stride)});
+}
+
+ExpertExchange::Implementation::Way ExpertExchange::Implementation::agreed_way(
+    std::size_t told) const {
+  if (!agrees_on_calls()) return plain_way_;
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    if (call_agreement_.told(rank, told) == 0) return plain_way_;
+  }
+  return Way::kLent;
 }
 
 void ExpertExchange::Implementation::fill_addresses(const AllToAllPlan::State& state,
@@ -175,8 +191,11 @@ void ExpertExchange::Implementation::start_dispatch(const AllToAllPlan::State& s
                          {{"the number of the plan", state.serial},
                           {"bytes a row", rows.tokens.cols},
                           {"bytes of scales a row", scales.tokens.cols}},
-                         {rows.expert_rows.row_stride, scales.expert_rows.row_stride}, refusal);
+                         {rows.expert_rows.row_stride, scales.expert_rows.row_stride,
+                          may_be_lent(rows.expert_rows) && may_be_lent(scales.expert_rows)},
+                         refusal);
   }
+  way_ = agreed_way(2);
   state_ = &state;
   dispatched_ = rows;
   memory_ = workspace.data();
@@ -199,8 +218,8 @@ int64_t ExpertExchange::Implementation::rows_memory_bytes(const AllToAllPlan::St
                                                           int64_t row_bytes) const {
   // Tables are made anew for each kind and used up at once where ranks lend memory or rows are
   // scattered: for the scales, before the rows' are made.
-  return way_ == Way::kContiguous || makes_trips()
-             ? cut(Phase::kDispatch, state, row_bytes, nullptr).bytes
+  return way_ == Way::kContiguous || makes_trips(way_)
+             ? cut(way_, Phase::kDispatch, state, row_bytes, nullptr).bytes
              : 0;
 }
 
@@ -208,27 +227,28 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
                                                std::byte* memory, StreamView stream) {
   const AllToAllPlan::State& state = *state_;
   const int64_t row_bytes = rows.tokens.cols;
-  const Scratch scratch = cut(Phase::kDispatch, state, row_bytes, memory);
-  if (!unpacks()) clear_padding(state, rows.expert_rows);
+  const Scratch scratch = cut(way_, Phase::kDispatch, state, row_bytes, memory);
+  if (!unpacks(way_)) clear_padding(state, rows.expert_rows);
   if (way_ == Way::kLent) {
-    communicator_.lend(kDispatch, rows.expert_rows.data, lent_);
+    communicator_.lend(kDispatch, rows.expert_rows.rows > 0 ? rows.expert_rows.data : nullptr,
+                       lent_);
     fill_addresses(state, kind, scratch.addresses);
     sorter_.permute_to(rows.tokens, {scratch.addresses, state.num_tokens, config.top_k}, stream);
     // At once: what is lent until later could be gone by then, where an exception ends its owner.
     return communicator_.give_back();
   }
-  const AllToAllCounts counts = makes_trips()
+  const AllToAllCounts counts = makes_trips(way_)
                                     ? nccl::counts_of(state.trips_sent, state.trips_received)
                                     : nccl::counts_of(state.layout.sent, state.layout.received);
   const int64_t num_sent = counts.send_offsets[communicator_.size()];
   SentRows sent{rows.tokens, {}, counts.send_offsets};
   if (way_ == Way::kContiguous) {
-    Permuter& packer = makes_trips() ? trips_ : sorter_;
-    const Permutation& packing = makes_trips() ? state.by_trip.view() : state.by_slot.view();
+    Permuter& packer = makes_trips(way_) ? trips_ : sorter_;
+    const Permutation& packing = makes_trips(way_) ? state.by_trip.view() : state.by_slot.view();
     packer.permute(packing, rows.tokens,
                    dense(scratch.packed, packing.row_to_assignment.size, row_bytes), stream);
     sent.rows = dense(scratch.packed, num_sent, row_bytes);
-  } else if (makes_trips()) {
+  } else if (makes_trips(way_)) {
     sent.order = {state.trip_tokens.data(), num_sent};
   } else {
     const VectorView<int64_t>& assignments = state.by_slot.view().row_to_assignment;
@@ -236,7 +256,7 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
     sent.order = {scratch.order, num_sent};
   }
   ReceivedRows received{rows.expert_rows, counts.recv_offsets, {}, {}};
-  if (unpacks()) {
+  if (unpacks(way_)) {
     received.rows = dense(scratch.arrived, counts.recv_offsets[communicator_.size()], row_bytes);
   } else {
     received.segments = {state.layout.segments.data(),
@@ -250,9 +270,9 @@ void ExpertExchange::Implementation::arrive_rows(const DispatchRows& rows, std::
                                                  StreamView stream) {
   if (way_ == Way::kLent) return;
   communicator_.finish_all_to_all(stream);
-  if (!unpacks()) return;
+  if (!unpacks(way_)) return;
   const AllToAllPlan::State& state = *state_;
-  const Scratch scratch = cut(Phase::kDispatch, state, rows.tokens.cols, memory);
+  const Scratch scratch = cut(way_, Phase::kDispatch, state, rows.tokens.cols, memory);
   const Permutation& arrivals = state.arrivals.view();
   // Rows past the last expert's are not written, whether the caller has them or not.
   MatrixView<std::byte> expert_rows = rows.expert_rows;
@@ -299,8 +319,9 @@ void ExpertExchange::Implementation::start_combine(const AllToAllPlan::State& st
         {{"the number of the plan", state.serial},
          {"hidden_size", rows.expert_rows.cols},
          {"the type of expert_rows", static_cast<int64_t>(rows.expert_rows.dtype)}},
-        {answers.row_stride}, refusal);
+        {answers.row_stride, may_be_lent(answers)}, refusal);
   }
+  way_ = agreed_way(1);
   state_ = &state;
   combined_ = rows;
   memory_ = workspace.data();
@@ -311,10 +332,11 @@ void ExpertExchange::Implementation::start_combine(const AllToAllPlan::State& st
 void ExpertExchange::Implementation::send_answers(const MatrixView<const std::byte>& answers,
                                                   StreamView stream) {
   const AllToAllPlan::State& state = *state_;
-  const Scratch scratch = cut(Phase::kCombine, state, answers.cols, memory_);
+  const Scratch scratch = cut(way_, Phase::kCombine, state, answers.cols, memory_);
   if (way_ == Way::kLent) {
     // The others only read.
-    communicator_.lend(kCombine, const_cast<std::byte*>(answers.data), lent_);
+    communicator_.lend(kCombine, answers.rows > 0 ? const_cast<std::byte*>(answers.data) : nullptr,
+                       lent_);
     fill_addresses(state, 0, scratch.addresses);
     sorter_.unpermute_from({scratch.addresses, state.num_tokens, config.top_k},
                            combined_.expert_rows.dtype, combined_.gate_weights, combined_.tokens,
@@ -357,7 +379,8 @@ void ExpertExchange::Implementation::take_answers(StreamView stream) {
   if (way_ == Way::kLent) return;
   communicator_.finish_all_to_all(stream);
   const ConstTensorView& rows = combined_.expert_rows;
-  const Scratch scratch = cut(Phase::kCombine, *state_, rows.cols * size_of(rows.dtype), memory_);
+  const Scratch scratch =
+      cut(way_, Phase::kCombine, *state_, rows.cols * size_of(rows.dtype), memory_);
   const Permutation& sorted = state_->by_slot.view();
   sorter_.unpermute(
       sorted, {scratch.arrived, rows.dtype, sorted.row_to_assignment.size, rows.cols, rows.cols},

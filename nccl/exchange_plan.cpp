@@ -92,9 +92,9 @@ void ExpertExchange::Implementation::plan(MatrixView<const int32_t> expert_ids,
     return;
   }
   end_group_if_failing([&] {
-    if (makes_trips()) list_trips(state, stream);
-    if (unpacks()) prepare_arrivals(state, stream);
-    if (way_ == Way::kContiguous) prepare_departures(state);
+    if (makes_trips(plain_way_)) list_trips(state, stream);
+    if (unpacks(plain_way_)) prepare_arrivals(state, stream);
+    if (plain_way_ == Way::kContiguous) prepare_departures(state);
   });
   state.status.is_ready = true;
 }
@@ -199,7 +199,7 @@ void ExpertExchange::Implementation::list_trips(AllToAllPlan::State& state, Stre
 
 void ExpertExchange::Implementation::prepare_arrivals(AllToAllPlan::State& state,
                                                       StreamView stream) const {
-  if (makes_trips()) {
+  if (makes_trips(plain_way_)) {
     const int64_t num_received = state.trips_received.total();
     state.arrivals.resize(arrivals_, num_received);
     nccl::grow(state.workspace, arrivals_.workspace_bytes(num_received), backend());

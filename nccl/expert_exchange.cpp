@@ -84,18 +84,19 @@ ExpertExchange::Implementation::Implementation(const ExpertExchangeConfig& excha
                                                Communicator& communicator, CpuThreads threads)
     : config(agreed(exchange_config, communicator)),
       communicator_(communicator),
-      way_(communicator.shares_memory()          ? Way::kLent
-           : communicator.moves_scattered_rows() ? Way::kScattered
-                                                 : Way::kContiguous),
+      plain_way_(communicator.shares_memory()          ? Way::kLent
+                 : communicator.moves_scattered_rows() ? Way::kScattered
+                                                       : Way::kContiguous),
       sorter_(sorting_config(config), communicator.backend(), threads),
-      arrivals_(arrivals_config(config, communicator.rank(), makes_trips()), communicator.backend(),
-                threads),
+      arrivals_(arrivals_config(config, communicator.rank(), makes_trips(plain_way_)),
+                communicator.backend(), threads),
       departures_({.num_experts = 1, .top_k = 1}, communicator.backend(), threads),
       trips_({.num_experts = 1, .top_k = config.top_k}, communicator.backend(), threads),
       plan_agreement_(
           communicator,
           sizeof(int64_t) * static_cast<std::size_t>(num_slots_of(config) + communicator.size())),
       call_agreement_(communicator, 0),
+      way_(plain_way_),
       lent_(static_cast<std::size_t>(communicator.size())) {
   for (int32_t rank = 0; rank < config.placement.num_ranks(); ++rank) {
     slot_ranks_.insert(slot_ranks_.end(),

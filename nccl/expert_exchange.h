@@ -54,9 +54,9 @@ class ExpertExchange::Implementation {
   };
 
   /// Whether a token travels once to a rank; where ranks lend memory nothing travels.
-  [[nodiscard]] bool makes_trips() const { return config.deduplicate && way_ != Way::kLent; }
+  [[nodiscard]] bool makes_trips(Way way) const { return config.deduplicate && way != Way::kLent; }
   /// Whether rows arrive where they do not belong.
-  [[nodiscard]] bool unpacks() const { return makes_trips() || way_ == Way::kContiguous; }
+  [[nodiscard]] bool unpacks(Way way) const { return makes_trips(way) || way == Way::kContiguous; }
   [[nodiscard]] Backend backend() const { return communicator_.backend(); }
   [[nodiscard]] bool agrees_on_calls() const { return backend() == Backend::kCpu; }
 
@@ -74,8 +74,12 @@ class ExpertExchange::Implementation {
   template <typename Check>
   [[nodiscard]] std::string refusal_of(const Check& check) const;
   void check_state(const AllToAllPlan::State& state) const;
-  [[nodiscard]] Scratch cut(Phase phase, const AllToAllPlan::State& state, int64_t row_bytes,
-                            std::byte* memory) const;
+  [[nodiscard]] Scratch cut(Way way, Phase phase, const AllToAllPlan::State& state,
+                            int64_t row_bytes, std::byte* memory) const;
+  [[nodiscard]] bool may_be_lent(MatrixView<const std::byte> rows) const;
+  /// The way of this call, once all have told whether their rows may be lent.
+  /// @param told  which of the numbers told says so.
+  [[nodiscard]] Way agreed_way(std::size_t told) const;
   [[nodiscard]] int64_t rows_memory_bytes(const AllToAllPlan::State& state,
                                           int64_t row_bytes) const;
   /// @param told  which of the numbers told in the call's agreement is a rank's row stride.
@@ -98,7 +102,7 @@ class ExpertExchange::Implementation {
   void take_answers(StreamView stream);
 
   Communicator& communicator_;
-  const Way way_;
+  const Way plain_way_;  // for any memory
   std::vector<int32_t> slot_ranks_;
   std::optional<SlotAssigner> assigner_;
   Permuter sorter_;      // assignments to slots
@@ -111,6 +115,7 @@ class ExpertExchange::Implementation {
 
   // What is under way.
   Phase phase_ = Phase::kIdle;
+  Way way_;
   const AllToAllPlan::State* state_ = nullptr;
   DispatchRows dispatched_;
   CombineRows combined_;

@@ -5,6 +5,7 @@
 
 #include "nccl/in_process_group.h"
 #include "nccl/refuse.h"
+#include "switchyard/buffer.h"
 
 namespace switchyard {
 
@@ -94,6 +95,10 @@ class InProcessCommunicator final : public Communicator {
     end_use(phase);
   }
 
+  std::span<std::byte> do_allocate_shared(const char*, int64_t bytes) override {
+    return allocations_.emplace_back(bytes).bytes();
+  }
+
   void do_lend(const char* phase, std::byte* mine, std::span<std::byte*> all) override {
     group_->next_post(rank()).address = mine;
     const uint64_t round = come(phase, Post::Kind::kLend);
@@ -177,6 +182,7 @@ class InProcessCommunicator final : public Communicator {
   std::shared_ptr<InProcessGroup> group_;
   uint64_t round_ = 0;       // of the exchange that has been started
   bool is_lending_ = false;  // peers may use this rank's memory
+  std::vector<Buffer<std::byte>> allocations_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "switchyard/mpi_communicator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "nccl/mpi_tags.h"
 #include "nccl/mpi_watch.h"
 #include "nccl/refuse.h"
+#include "nccl/shared_allocations.h"
 
 namespace switchyard {
 
@@ -84,6 +86,9 @@ class MpiCommunicator final : public Communicator {
 
   [[nodiscard]] const char* transport() const override { return "mpi"; }
   [[nodiscard]] bool moves_scattered_rows() const override { return true; }
+  [[nodiscard]] bool can_lend(std::span<const std::byte> memory) const override {
+    return memory.empty() || shared_.find(memory).allocation >= 0;
+  }
 
  protected:
   void do_all_gather(const char* phase, std::span<const std::byte> mine,
@@ -102,6 +107,32 @@ class MpiCommunicator final : public Communicator {
       check_for_strays();
     });
     is_exchanging_ = false;
+  }
+
+  std::span<std::byte> do_allocate_shared(const char* phase, int64_t bytes) override {
+    return shared_.allocate(rank(), size(), bytes, [&](auto mine, auto all) {
+      watched(phase, [&] { gather(phase, mine, all); });
+    });
+  }
+
+  // What a peer has written before it came to a gather is here after it.
+  void do_lend(const char* phase, std::byte* mine, std::span<std::byte*> all) override {
+    nccl::SharedPlace place;
+    if (mine != nullptr) place = shared_.find({mine, 1});
+    places_.resize(all.size());
+    watched(phase, [&] {
+      gather(phase, std::as_bytes(std::span(&place, 1)),
+             std::as_writable_bytes(std::span(places_)));
+    });
+    for (std::size_t peer = 0; peer < all.size(); ++peer) {
+      all[peer] = shared_.address(static_cast<int>(peer), places_[peer]);
+    }
+  }
+
+  void do_give_back(const char* phase) override {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    watched(phase, [&] { gather(phase, {}, {}); });
+    std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
   void do_abort(const std::string& reason) noexcept override {
@@ -324,41 +355,15 @@ class MpiCommunicator final : public Communicator {
   int row_tag_ = 0;  // of the last exchange; 0: there was none
   bool is_exchanging_ = false;
   bool has_failed_ = false;
+  nccl::SharedAllocations shared_;
+  std::vector<nccl::SharedPlace> places_;  // what peers lend
 };
-
-/// A communicator of the group's own, on which errors come back as codes.
-MPI_Comm duplicate(MPI_Comm comm, int rank, const CommunicatorOptions& options) {
-  MPI_Comm owned = MPI_COMM_NULL;
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Comm_idup(comm, &owned, &request);
-  const auto deadline = MpiWatch::Clock::now() + std::chrono::milliseconds(options.timeout_ms);
-  for (int is_done = 0;;) {
-    MPI_Test(&request, &is_done, MPI_STATUS_IGNORE);
-    if (is_done != 0) break;
-    if (MpiWatch::Clock::now() > deadline) {
-      nccl::note_mpi_failure();
-      throw CommunicationError(
-          text_of("rank ", rank, ", creation of the group: not all ranks came in time"));
-    }
-    std::this_thread::yield();
-  }
-  MPI_Comm_set_errhandler(owned, MPI_ERRORS_RETURN);
-  return owned;
-}
-
-void check_running() {
-  if (!nccl::is_mpi_running()) throw Unavailable("MPI is not running; MpiRuntime starts it");
-  int major = 0;
-  int minor = 0;
-  MPI_Get_version(&major, &minor);
-  nccl::check_mpi_version(major, minor);
-}
 
 }  // namespace
 
 std::unique_ptr<Communicator> make_mpi_communicator(int fortran_handle,
                                                     const CommunicatorOptions& options) {
-  check_running();
+  nccl::check_mpi_running();
   const MPI_Comm comm = MPI_Comm_f2c(fortran_handle);
   int is_inter = 0;
   if (comm != MPI_COMM_NULL) MPI_Comm_test_inter(comm, &is_inter);
@@ -372,11 +377,12 @@ std::unique_ptr<Communicator> make_mpi_communicator(int fortran_handle,
   int size = 0;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
-  return std::make_unique<MpiCommunicator>(duplicate(comm, rank, options), rank, size, options);
+  return std::make_unique<MpiCommunicator>(nccl::duplicate_group(comm, rank, options), rank, size,
+                                           options);
 }
 
 std::unique_ptr<Communicator> make_mpi_world_communicator(const CommunicatorOptions& options) {
-  check_running();
+  nccl::check_mpi_running();
   return make_mpi_communicator(MPI_Comm_c2f(MPI_COMM_WORLD), options);
 }
 

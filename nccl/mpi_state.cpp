@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <thread>
 
-#include "nccl/mpi_header.h"
 #include "nccl/refuse.h"
 #include "switchyard/mpi_communicator.h"
 
@@ -51,6 +50,34 @@ void check_mpi_version(int major, int minor) {
   if (major > MPI_VERSION || (major == MPI_VERSION && minor >= MPI_SUBVERSION)) return;
   throw Unavailable(text_of("the MPI library is of version ", major, ".", minor,
                             ", must be at least its header's ", MPI_VERSION, ".", MPI_SUBVERSION));
+}
+
+void check_mpi_running() {
+  if (!is_mpi_running()) throw Unavailable("MPI is not running; MpiRuntime starts it");
+  int major = 0;
+  int minor = 0;
+  MPI_Get_version(&major, &minor);
+  check_mpi_version(major, minor);
+}
+
+MPI_Comm duplicate_group(MPI_Comm comm, int rank, const CommunicatorOptions& options) {
+  MPI_Comm owned = MPI_COMM_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Comm_idup(comm, &owned, &request);
+  const auto deadline =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(options.timeout_ms);
+  for (int is_done = 0;;) {
+    MPI_Test(&request, &is_done, MPI_STATUS_IGNORE);
+    if (is_done != 0) break;
+    if (std::chrono::steady_clock::now() > deadline) {
+      note_mpi_failure();
+      throw CommunicationError(
+          text_of("rank ", rank, ", creation of the group: not all ranks came in time"));
+    }
+    std::this_thread::yield();
+  }
+  MPI_Comm_set_errhandler(owned, MPI_ERRORS_RETURN);
+  return owned;
 }
 
 void note_mpi_failure() noexcept { has_failed = true; }

@@ -143,6 +143,14 @@ struct Rows {
         view(memory.data(), count, bytes_a_row, bytes_a_row + gap) {
     std::fill(memory.begin(), memory.end(), kUntouched);
   }
+  /// In memory that all ranks can use.
+  Rows(int64_t count, int64_t bytes_a_row, int64_t gap, Communicator& communicator) {
+    const std::span<std::byte> shared =
+        communicator.allocate_shared("test", std::max<int64_t>(1, count * (bytes_a_row + gap)));
+    EXPECT_FALSE(shared.empty());
+    view = {shared.data(), count, bytes_a_row, bytes_a_row + gap};
+    std::fill(shared.begin(), shared.end(), kUntouched);
+  }
   void expect_gaps_untouched() const {
     for (int64_t row = 0; row < view.rows; ++row) {
       for (int64_t i = view.cols; i < view.row_stride; ++i) {
@@ -240,7 +248,8 @@ class RankOfCase {
     copy_own(batch_.scales, scales);
     // Memory of another length on every rank.
     const int64_t num_rows = plan_.num_expert_rows() + communicator_.rank() % 2;
-    Rows expert_rows(num_rows, bytes, gap, backend_);
+    Rows expert_rows = case_.shares_rows ? Rows(num_rows, bytes, gap, communicator_)
+                                         : Rows(num_rows, bytes, gap, backend_);
     Rows expert_scales(num_rows, case_.scale_bytes, gap, backend_);
     DispatchRows scale_rows;
     if (case_.scale_bytes > 0) scale_rows = {scales.view, expert_scales.view};

@@ -22,6 +22,7 @@ struct ExchangeCase {
   int64_t stride_padding = 0;    ///< elements between rows
   int32_t only_expert = -1;      ///< where all first choices go; -1: anywhere
   int32_t padding_percent = 10;  ///< ids that are -1
+  bool shares_rows = false;      ///< expert rows in memory that all ranks can use
   uint64_t seed = 1;
 };
 

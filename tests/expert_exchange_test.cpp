@@ -43,6 +43,15 @@ std::string name_of(const testing::TestParamInfo<std::tuple<Ability, int>>& para
   return names[static_cast<int>(ability)] + std::to_string(num_ranks);
 }
 
+TEST(ExpertExchange, TakesSharedMemoryFromThreadsToo) {
+  ExchangeCase exchange_case = exchange_cases(3)[0];
+  exchange_case.shares_rows = true;
+  EXPECT_EQ(
+      run_in_process(
+          3, [&](Communicator& communicator) { check_exchange(communicator, exchange_case); }),
+      no_errors(3));
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, ExpertExchangeRanks,
                          testing::Combine(testing::Values(Ability::kLends, Ability::kScatters,
                                                           Ability::kNeither),

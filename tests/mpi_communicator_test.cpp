@@ -133,8 +133,9 @@ TEST_F(MpiRanks, RefuseWhatIsNoGroup) {
             "fortran_handle is " + std::to_string(null) + ", must be an intracommunicator's");
   EXPECT_EQ(refusal<InvalidArgument>([] { make_mpi_world_communicator({.timeout_ms = 0}); }),
             "timeout_ms is 0, must be 1 or more");
-  EXPECT_EQ(refusal<InvalidArgument>([&] { communicator_->lend("test", nullptr, {}); }),
-            "mpi ranks share no memory");
+  std::byte private_memory{};
+  EXPECT_EQ(refusal<InvalidArgument>([&] { communicator_->lend("test", &private_memory, {}); }),
+            "mine is not memory that mpi ranks share");
 }
 
 TEST(MpiVersion, OlderThanTheHeaderIsRefused) {

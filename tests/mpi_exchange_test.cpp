@@ -1,6 +1,8 @@
 // Dispatch and combine between processes; part of the program that mpirun starts.
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "switchyard/buffer.h"
 #include "switchyard/errors.h"
 #include "switchyard/expert_exchange.h"
@@ -15,6 +17,43 @@ TEST(MpiExchange, GivesTheBitsOfOneRank) {
   for (const ExchangeCase& exchange_case : exchange_cases(communicator->size())) {
     check_exchange(*communicator, exchange_case);
   }
+}
+
+TEST(MpiExchange, UsesRowsWhereTheyLie) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  for (ExchangeCase exchange_case : exchange_cases(communicator->size())) {
+    exchange_case.shares_rows = true;
+    exchange_case.scale_bytes = 0;  // which would lie elsewhere
+    check_exchange(*communicator, exchange_case);
+  }
+}
+
+TEST(MpiSharedMemory, IsWhatMayBeLent) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  const auto size = static_cast<std::size_t>(communicator->size());
+  const std::span<std::byte> first = communicator->allocate_shared("test", 1);
+  const std::span<std::byte> second =
+      communicator->allocate_shared("test", 100 + communicator->rank());
+  ASSERT_EQ(second.size(), static_cast<std::size_t>(100 + communicator->rank()));
+  for (const std::byte value : second) ASSERT_EQ(value, std::byte{0});
+  EXPECT_TRUE(communicator->can_lend(second));
+  EXPECT_TRUE(communicator->can_lend(second.subspan(99)));
+  EXPECT_TRUE(communicator->can_lend({}));
+  EXPECT_FALSE(communicator->can_lend({second.data(), 1 << 20}));
+  std::byte private_memory{};
+  EXPECT_FALSE(communicator->can_lend({&private_memory, 1}));
+  std::vector<std::byte*> all(size);
+  EXPECT_THROW(communicator->lend("test", &private_memory, all), InvalidArgument);
+  EXPECT_THROW(static_cast<void>(communicator->allocate_shared("test", 0)), InvalidArgument);
+
+  const auto rank = static_cast<std::size_t>(communicator->rank());
+  communicator->lend("test", second.data() + 1, all);
+  for (std::byte* const theirs : all) theirs[rank] = static_cast<std::byte>(rank + 1);
+  communicator->give_back();
+  for (std::size_t peer = 0; peer < size; ++peer) {
+    EXPECT_EQ(second[1 + peer], static_cast<std::byte>(peer + 1));
+  }
+  EXPECT_EQ(first[0], std::byte{0});
 }
 
 TEST(MpiExchange, RefusesOnEveryRankWhatOneRefuses) {

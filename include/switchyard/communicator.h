@@ -60,8 +60,11 @@ class Communicator {
   [[nodiscard]] const CommunicatorOptions& options() const { return options_; }
   /// "in_process", "mpi" or "nccl".
   [[nodiscard]] virtual const char* transport() const = 0;
-  /// Whether ranks can use each other's addresses, between lend() and give_back().
+  /// Whether all memory may be lent: the ranks are threads.
   [[nodiscard]] virtual bool shares_memory() const { return false; }
+  /// Whether this memory may be lent: any of a rank that is a thread; of a rank that is a process,
+  /// what allocate_shared() gave it, and none at all.
+  [[nodiscard]] virtual bool can_lend(std::span<const std::byte>) const { return shares_memory(); }
   /// Whether SentRows::order and ReceivedRows::segments may be given, and rows may have gaps
   /// between them: they then travel from where they lie to where they belong.
   [[nodiscard]] virtual bool moves_scattered_rows() const { return false; }
@@ -102,8 +105,14 @@ class Communicator {
   /// @throws CommunicationError  after timeout_ms.
   void wait(const char* phase, StreamView stream = {});
 
-  /// Gathers an address from every rank; all must have come here. Between this and give_back() the
-  /// ranks may use what lies there. For shares_memory() only.
+  /// Memory that may be lent. Collective; each rank asks for what it needs. Zeroed, aligned to 64
+  /// bytes; lives as long as this end.
+  /// @return empty on every rank where one of them cannot take part: it is on another host, the
+  ///         transport shares nothing, or there is not as much shared memory.
+  /// @throws InvalidArgument  for a number of bytes below 1.
+  [[nodiscard]] std::span<std::byte> allocate_shared(const char* phase, int64_t bytes);
+  /// Gathers an address of memory that may be lent from every rank; all must have come here.
+  /// Between this and give_back() the ranks may use what lies there.
   void lend(const char* phase, std::byte* mine, std::span<std::byte*> all);
   /// Returns when every rank is done with the others' memory.
   void give_back();
@@ -128,6 +137,7 @@ class Communicator {
   virtual void do_finish(const char* phase, const SentRows& sent, const ReceivedRows& received,
                          StreamView stream) = 0;
   virtual void do_wait(const char* phase, StreamView stream);
+  virtual std::span<std::byte> do_allocate_shared(const char* phase, int64_t bytes);
   virtual void do_lend(const char* phase, std::byte* mine, std::span<std::byte*> all);
   virtual void do_give_back(const char* phase);
   virtual void do_abort(const std::string& reason) noexcept = 0;

@@ -44,7 +44,9 @@ struct CombineRows {
 
 /// One rank's end of the exchange between tokens and experts. plan() once a batch, then any number
 /// of dispatches and combines by that plan. Every rank makes the same calls in the same order, one
-/// at a time. On host transports a refused argument is refused on every rank alike, before any row
+/// at a time. Rows that every rank has in memory from Communicator::allocate_shared() are written
+/// and read where they lie, in any memory where ranks are threads: then nothing travels. On host
+/// transports a refused argument is refused on every rank alike, before any row
 /// is sent; NCCL compares configurations and plans, and leaves the arguments of a dispatch or
 /// combine to each rank. What fails in a transport ends the communicator; see Communicator.
 class ExpertExchange {
