@@ -142,6 +142,7 @@ class MoeRank {
     }
     make_plan();
     const int64_t num_rows = plan_.num_expert_rows();
+    expert_rows_ = {};
     if (!options_.private_rows) {
       expert_rows_ =
           communicator_.allocate_shared("rows", std::max<int64_t>(1, num_rows * row_bytes_));

@@ -56,7 +56,10 @@ trap 'rm -f "$partial"' EXIT
   if [[ -x $bin/mpi_communicator_test ]]; then
     mpirun=(mpirun --oversubscribe --allow-run-as-root -n 2)
     show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 64,512,4096
-    show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 4096 --deduplicate
+    show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 64,512,4096 \
+      --private-rows
+    show "${mpirun[@]}" "$bin/moe_perf" -n 21 --model olmoe --hidden 2048 --tokens 64,512,4096 \
+      --private-rows --deduplicate
     show "${mpirun[@]}" "$bin/alltoall_perf" -b 64K -e 64M -f 4 --raw
   fi
   echo '```'

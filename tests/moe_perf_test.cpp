@@ -100,9 +100,10 @@ TEST(MoePerf, RunsOverMpi) {
   expect_right(run_moe_perf("--trace " + kEnglish + " --hidden 16 -n 2 -w 0 --tokens 1,40",
                             SWITCHYARD_MPIRUN " -n 4"),
                2);
-  expect_right(run_moe_perf("--model olmoe --hidden 300 -n 2 --tokens 40 --deduplicate",
+  expect_right(run_moe_perf("--model olmoe --hidden 300 -n 2 --tokens 40,9 --deduplicate "
+                            "--private-rows",
                             SWITCHYARD_MPIRUN " -n 2"),
-               1);
+               2);
 }
 #endif
 
