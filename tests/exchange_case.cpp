@@ -87,7 +87,8 @@ std::vector<std::vector<Trip>> rows_by_slot(const ExchangeCase& c, const Batch& 
         const int32_t copies = placement.replica_offsets()[e + 1] - first;
         const int32_t turn = turns[e]++ % copies;
         const auto slot = static_cast<std::size_t>(
-            placement.replica_slots()[static_cast<std::size_t>(first + turn)]);
+            placement
+                .replica_slots()[static_cast<std::size_t>(first) + static_cast<std::size_t>(turn)]);
         if (kept[slot]++ < capacity) rows[slot].push_back({token, choice});
       }
     }
@@ -265,8 +266,8 @@ class RankOfCase {
     const VectorView<const int64_t> offsets = plan_.expert_offsets();
     const auto first_slot = case_.placement.slot_offsets()[rank_];
     for (int32_t local = 0; local + 1 < offsets.size; ++local) {
-      const int32_t expert =
-          case_.placement.slot_to_expert()[static_cast<std::size_t>(first_slot + local)];
+      const int32_t expert = case_.placement.slot_to_expert()[static_cast<std::size_t>(first_slot) +
+                                                              static_cast<std::size_t>(local)];
       for (int64_t row = offsets[local]; row < offsets[local + 1]; ++row) {
         answer(answers, row, expert);
       }
@@ -322,7 +323,8 @@ class RankOfCase {
 };
 
 std::vector<int64_t> even(int num_ranks, int64_t num_tokens) {
-  return std::vector<int64_t>(static_cast<std::size_t>(num_ranks), num_tokens);
+  std::vector<int64_t> counts(static_cast<std::size_t>(num_ranks), num_tokens);
+  return counts;
 }
 
 /// 0, 3, 6, …: no tokens on rank 0, other numbers on every other rank.

@@ -28,7 +28,7 @@ class PlanCommand : public ::testing::Test {
   std::string write_trace() const {
     const std::vector<int32_t> first{0, 1, 2, 0, 3, 2, -1, 3};
     const std::vector<int32_t> second{0, 0, 0, 0, 0, 0, 0, 0};
-    const std::string path = (directory_ / "trace.safetensors").string();
+    std::string path = (directory_ / "trace.safetensors").string();
     std::ofstream(path, std::ios::binary)
         << tensor_file("{\"__metadata__\":{\"num_experts\":\"4\"}," +
                            entry("layers.3.expert_ids", "I32", "[4,2]", 0, 32) + "," +
@@ -37,7 +37,7 @@ class PlanCommand : public ::testing::Test {
     return path;
   }
   std::string write(const std::string& name, const std::string& text) const {
-    const std::string path = (directory_ / name).string();
+    std::string path = (directory_ / name).string();
     std::ofstream(path) << text;
     return path;
   }
