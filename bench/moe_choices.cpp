@@ -9,17 +9,12 @@
 #include "switchyard/model_presets.h"
 #include "switchyard/router.h"
 #include "switchyard/trace.h"
+#include "tests/random_stream.h"
 
 namespace switchyard::bench {
 namespace {
 
-/// SplitMix64's mixing function (Steele et al. 2014).
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
+uint64_t mix(uint64_t x) { return test::RandomStream(x).bits(); }
 
 /// In (0, 1).
 double uniform(uint64_t bits) { return (static_cast<double>(bits >> 12) + 0.5) * 0x1p-52; }

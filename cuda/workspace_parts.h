@@ -1,34 +1,10 @@
 // Cuts the device workspace that a caller passes in into typed parts.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "switchyard/workspace_parts.h"
 
 namespace switchyard::cuda {
 
-/// Hands out parts that start at a multiple of kAlignment. Without memory it only measures, so one
-/// function can both size a workspace and lay it out.
-class WorkspaceParts {
- public:
-  static constexpr int64_t kAlignment = 16;
-
-  WorkspaceParts() = default;
-  /// `memory` is aligned to kAlignment.
-  explicit WorkspaceParts(std::byte* memory) : memory_(memory) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    T* part = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return part;
-  }
-
-  [[nodiscard]] int64_t bytes() const { return used_; }
-
- private:
-  std::byte* memory_ = nullptr;
-  int64_t used_ = 0;
-};
+using WorkspaceParts = AlignedParts<16>;
 
 }  // namespace switchyard::cuda

@@ -4,14 +4,15 @@
 
 #include "nccl/expert_exchange.h"
 #include "nccl/refuse.h"
-#include "nccl/workspace_parts.h"
+#include "switchyard/workspace_parts.h"
 
 namespace switchyard {
 
 using nccl::refuse;
-using nccl::WorkspaceParts;
 
 namespace {
+
+using WorkspaceParts = AlignedParts<16>;
 
 constexpr const char* kDispatch = "dispatch";
 constexpr const char* kCombine = "combine";

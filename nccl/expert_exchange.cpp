@@ -5,7 +5,6 @@
 
 #include "nccl/fingerprint.h"
 #include "nccl/refuse.h"
-#include "nccl/workspace_parts.h"
 
 namespace switchyard {
 

@@ -7,22 +7,13 @@
 #include <vector>
 
 #include "switchyard/errors.h"
+#include "tests/refusal.h"
 
 namespace switchyard::test {
 namespace {
 
 std::vector<int32_t> to_vector(std::span<const int32_t> values) {
   return {values.begin(), values.end()};
-}
-
-template <typename Make>
-std::string refusal(const Make& make) {
-  try {
-    make();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(ExpertPlacement, GivesTheFirstRanksOneExpertMore) {

@@ -8,6 +8,7 @@
 
 #include "switchyard/errors.h"
 #include "tests/random_stream.h"
+#include "tests/refusal.h"
 
 namespace switchyard::test {
 namespace {
@@ -26,16 +27,6 @@ Rows rows_of(const TrafficMatrix& traffic) {
 
 MatrixView<const int32_t> matrix(const std::vector<int32_t>& ids, int64_t top_k) {
   return {ids.data(), static_cast<int64_t>(ids.size()) / top_k, top_k};
-}
-
-template <typename Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(ContiguousOffsets, GiveTheFirstPartsOneMore) {

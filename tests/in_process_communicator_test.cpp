@@ -9,6 +9,7 @@
 #include "switchyard/errors.h"
 #include "tests/communicator_case.h"
 #include "tests/rank_threads.h"
+#include "tests/refusal.h"
 
 namespace switchyard::test {
 namespace {
@@ -152,16 +153,6 @@ TEST(InProcessFaults, AFailedGroupSaysSo) {
     EXPECT_NE(error.find("plan: the communicator is unusable since"), std::string::npos) << error;
     EXPECT_NE(error.find("the server stops"), std::string::npos) << error;
   }
-}
-
-template <typename Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const InvalidArgument& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST(InProcessRefusals, NameTheArgument) {

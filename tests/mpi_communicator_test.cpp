@@ -15,6 +15,7 @@
 #include "nccl/mpi_state.h"
 #include "switchyard/errors.h"
 #include "tests/communicator_case.h"
+#include "tests/refusal.h"
 
 namespace switchyard::test {
 namespace {
@@ -115,16 +116,6 @@ TEST_F(MpiRanks, AFailedGroupSaysSo) {
     }
   }
   EXPECT_NE(communicator_->failure().find("the server stops"), std::string::npos);
-}
-
-template <typename ExpectedError, typename Work>
-std::string refusal(const Work& work) {
-  try {
-    work();
-  } catch (const ExpectedError& error) {
-    return error.what();
-  }
-  return "";
 }
 
 TEST_F(MpiRanks, RefuseWhatIsNoGroup) {

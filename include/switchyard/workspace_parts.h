@@ -1,20 +1,21 @@
-// Cuts the workspace that a caller passes in into typed parts.
+// Cuts the workspace that a caller passes in into typed parts; for backends.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-namespace switchyard::nccl {
+namespace switchyard {
 
-/// Hands out parts that start at a multiple of kAlignment. Without memory it only measures, so one
+/// Hands out parts that start at a multiple of kBytes. Without memory it only measures, so one
 /// function can both size a workspace and lay it out.
-class WorkspaceParts {
+template <int64_t kBytes>
+class AlignedParts {
  public:
-  static constexpr int64_t kAlignment = 16;
+  static constexpr int64_t kAlignment = kBytes;
 
-  WorkspaceParts() = default;
+  AlignedParts() = default;
   /// `memory` is aligned to kAlignment.
-  explicit WorkspaceParts(std::byte* memory) : memory_(memory) {}
+  explicit AlignedParts(std::byte* memory) : memory_(memory) {}
 
   template <typename T>
   T* take(int64_t count) {
@@ -24,6 +25,7 @@ class WorkspaceParts {
     return part;
   }
 
+  /// Of the parts taken so far.
   [[nodiscard]] int64_t bytes() const { return used_; }
 
  private:
@@ -31,4 +33,4 @@ class WorkspaceParts {
   int64_t used_ = 0;
 };
 
-}  // namespace switchyard::nccl
+}  // namespace switchyard
