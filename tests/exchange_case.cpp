@@ -232,6 +232,7 @@ class RankOfCase {
   }
 
   void copy_own(const std::vector<std::byte>& all, const Rows& to) const {
+    if (all.empty()) return;
     for (int64_t token = 0; token < to.view.rows; ++token) {
       std::memcpy(to.view.row(token),
                   all.data() + (batch_.first_token[rank_] + token) * to.view.cols,
