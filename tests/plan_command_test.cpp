@@ -46,8 +46,8 @@ class PlanCommand : public ::testing::Test {
 };
 
 TEST_F(PlanCommand, CountsWhoSendsWhatToWhom) {
-  const auto result = run_command(
-      {"plan", write_trace(), "--ranks", "2", "--hidden", "10", "--dtype", "f32", "--json"});
+  const auto result = run_command({"plan", write_trace(), "--ranks", "2", "--hidden", "10",
+                                   "--dtype", "f32", "--combine-dtype", "bf16", "--json"});
   expect_success(result);
   const Json json = Json::parse(result.out);
   EXPECT_EQ(json.at("num_ranks"), 2);
@@ -60,7 +60,7 @@ TEST_F(PlanCommand, CountsWhoSendsWhatToWhom) {
   EXPECT_EQ(layer.at("recv_imbalance"), 2.0);
   EXPECT_NEAR(layer.at("compute_imbalance").get<double>(), 4 / 3.5, 1e-12);
   EXPECT_EQ(layer.at("dispatch_bytes"), 40);
-  EXPECT_EQ(layer.at("combine_bytes"), 40);
+  EXPECT_EQ(layer.at("combine_bytes"), 20);
   EXPECT_EQ(layer.at("deduplicated_dispatch_bytes"), 40);
   EXPECT_EQ(json.at("layers")[1].at("send_counts"), Json::parse("[[4, 0], [4, 0]]"));
   EXPECT_EQ(json.at("layers")[1].at("deduplicated_tokens_moved"), 2);
@@ -129,6 +129,7 @@ TEST_F(PlanCommand, RefusesWithOneLine) {
   refuses({"--ranks", "4", "--nodes", "3"}, "--ranks is 4, must be a multiple of --nodes, 3");
   refuses({"--ranks", "2", "--hidden", "0"}, "--hidden is 0");
   refuses({"--ranks", "2", "--dtype", "int8"}, "--dtype is 'int8'");
+  refuses({"--ranks", "2", "--combine-dtype", "f64"}, "--combine-dtype is 'f64'");
   refuses({"--ranks", "2", "--top-k", "2"}, "--top-k changes nothing");
   refuses({"--ranks", "2", "--node-link", "5"}, "--node-link is '5', must be LATENCY_US:GBPS");
   refuses({"--ranks", "2", "--node-link", "5:0"}, "node.bandwidth_gbps is 0");

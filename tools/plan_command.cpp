@@ -20,17 +20,33 @@ namespace {
 constexpr int64_t kMaxRanks = 4096;
 constexpr int64_t kMaxHidden = 1 << 20;
 
+int64_t element_bytes(const char* option, const std::string& dtype) {
+  if (dtype == "bf16" || dtype == "f16") return 2;
+  if (dtype == "f32") return 4;
+  if (dtype == "fp8") return 1;
+  throw InvalidArgument(std::string(option) + " is '" + dtype + "', must be fp8, bf16, f16 or f32");
+}
+
 struct PlanOptions {
   std::string trace;
   int64_t ranks = 0;
   int64_t nodes = 1;
   int64_t hidden = 256;
   std::string dtype = "bf16";
+  std::string combine_dtype;  ///< empty: the same
   std::string placement;
   int64_t max_tokens_per_expert = 0;
   bool json = false;
   LinkOptions links;
   RoutingOptions routing;
+
+  [[nodiscard]] int64_t dispatch_row_bytes() const {
+    return hidden * element_bytes("--dtype", dtype);
+  }
+  [[nodiscard]] int64_t combine_row_bytes() const {
+    if (combine_dtype.empty()) return dispatch_row_bytes();
+    return hidden * element_bytes("--combine-dtype", combine_dtype);
+  }
 };
 
 void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
@@ -40,20 +56,14 @@ void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
   }
 }
 
-int64_t element_bytes(const std::string& dtype) {
-  if (dtype == "bf16" || dtype == "f16") return 2;
-  if (dtype == "f32") return 4;
-  if (dtype == "fp8") return 1;
-  throw InvalidArgument("--dtype is '" + dtype + "', must be fp8, bf16, f16 or f32");
-}
-
 /// What is told of one layer.
 struct PlannedLayer {
   int32_t index = 0;
   GlobalPlan plan;
   TrafficSummary traffic;
   int64_t trips_moved = 0;  ///< rows that leave their rank when a token travels once to a rank
-  int64_t row_bytes = 0;
+  int64_t dispatch_row_bytes = 0;
+  int64_t combine_row_bytes = 0;
   double dispatch_seconds = 0.0;
   double combine_seconds = 0.0;
 };
@@ -73,10 +83,10 @@ nlohmann::ordered_json layer_to_json(const PlannedLayer& layer) {
           {"send_imbalance", traffic.send_imbalance},
           {"recv_imbalance", traffic.recv_imbalance},
           {"compute_imbalance", traffic.compute_imbalance},
-          {"dispatch_bytes", traffic.rows_moved * layer.row_bytes},
-          {"combine_bytes", traffic.rows_moved * layer.row_bytes},
+          {"dispatch_bytes", traffic.rows_moved * layer.dispatch_row_bytes},
+          {"combine_bytes", traffic.rows_moved * layer.combine_row_bytes},
           {"deduplicated_tokens_moved", layer.trips_moved},
-          {"deduplicated_dispatch_bytes", layer.trips_moved * layer.row_bytes},
+          {"deduplicated_dispatch_bytes", layer.trips_moved * layer.dispatch_row_bytes},
           {"overflow_assignments", layer.plan.overflow_assignments},
           {"tokens_per_rank", layer.plan.tokens_per_rank},
           {"predicted_dispatch_seconds", layer.dispatch_seconds},
@@ -112,10 +122,12 @@ class Planner {
                                  {.max_tokens_per_expert = options_.max_tokens_per_expert});
     planned.traffic = summarize_traffic(planned.plan.send_counts);
     planned.trips_moved = summarize_traffic(planned.plan.deduplicated).rows_moved;
-    planned.row_bytes = options_.hidden * element_bytes(options_.dtype);
-    planned.dispatch_seconds = predict_seconds(model_, planned.plan.send_counts, planned.row_bytes);
+    planned.dispatch_row_bytes = options_.dispatch_row_bytes();
+    planned.combine_row_bytes = options_.combine_row_bytes();
+    planned.dispatch_seconds =
+        predict_seconds(model_, planned.plan.send_counts, planned.dispatch_row_bytes);
     planned.combine_seconds =
-        predict_seconds(model_, planned.plan.send_counts.transposed(), planned.row_bytes);
+        predict_seconds(model_, planned.plan.send_counts.transposed(), planned.combine_row_bytes);
     return planned;
   }
 
@@ -141,8 +153,8 @@ void print(const PlanOptions& options, const std::vector<PlannedLayer>& layers,
                    format_fixed(layer.traffic.send_imbalance, 2),
                    format_fixed(layer.traffic.recv_imbalance, 2),
                    format_fixed(layer.traffic.compute_imbalance, 2),
-                   format_count(layer.traffic.rows_moved * layer.row_bytes),
-                   format_count(layer.trips_moved * layer.row_bytes),
+                   format_count(layer.traffic.rows_moved * layer.dispatch_row_bytes),
+                   format_count(layer.trips_moved * layer.dispatch_row_bytes),
                    format_duration(layer.dispatch_seconds),
                    format_duration(layer.combine_seconds)});
   }
@@ -160,7 +172,8 @@ void run(const PlanOptions& options) {
                           ", must be a multiple of --nodes, " + std::to_string(options.nodes));
   }
   check_range("--hidden", options.hidden, 1, kMaxHidden);
-  element_bytes(options.dtype);
+  static_cast<void>(options.combine_row_bytes());
+  static_cast<void>(options.dispatch_row_bytes());
   const Trace trace = Trace::open(options.trace);
   const std::vector<const TraceLayer*> selected = options.routing.select_layers(trace);
   const Planner planner(options, trace, selected);
@@ -198,6 +211,10 @@ void add_plan_command(CLI::App& program) {
       ->type_name("N");
   command->add_option("--hidden", options->hidden, "Elements a token, default 256")->type_name("H");
   command->add_option("--dtype", options->dtype, "Their type: fp8, bf16 (default), f16 or f32")
+      ->type_name("TYPE");
+  command
+      ->add_option("--combine-dtype", options->combine_dtype,
+                   "The answers' type, where it is another")
       ->type_name("TYPE");
   command
       ->add_option("--placement", options->placement,
