@@ -66,10 +66,10 @@ HWY_EXPORT(StreamToAddresses);
 
 // Below this many bytes written, a second thread costs more than it saves.
 constexpr int64_t kMinBytesPerTask = 1 << 19;
-// What a last-level cache no longer holds. Measured on one core of an AMD EPYC with AVX-512 and
-// 32 MiB of L3: 59 MB of bfloat16 rows copy at 24 GB/s past the cache and 11 GB/s through it, 8 MB
-// at 28 and 67.
-constexpr int64_t kStreamBytes = int64_t{32} << 20;
+// What a last-level cache no longer holds, with what else is in it. Measured on one core of an AMD
+// EPYC with AVX-512 and 32 MiB of L3: 59 MB of bfloat16 rows copy at 24 GB/s past the cache and 11
+// GB/s through it, 17 MB at 25 and 13, and 8 MB that were there already at 28 and 67.
+constexpr int64_t kStreamBytes = int64_t{12} << 20;
 
 void stream_tokens(MatrixView<const std::byte> tokens, const SortedRows<std::byte>& rows,
                    int64_t begin, int64_t end) {
