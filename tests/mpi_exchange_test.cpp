@@ -19,6 +19,24 @@ TEST(MpiExchange, GivesTheBitsOfOneRank) {
   }
 }
 
+TEST(MpiExchange, RefusesAnotherConfigurationOnEveryRank) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  if (communicator->size() == 1) GTEST_SKIP() << "one rank has nobody to disagree with";
+  const int last = communicator->size() - 1;
+  const ExpertExchangeConfig config{
+      .placement = ExpertPlacement::contiguous(4, communicator->size()),
+      .top_k = communicator->rank() == last ? 3 : 2,
+      .max_tokens = 1};
+  try {
+    const ExpertExchange exchange(config, *communicator);
+    FAIL() << "top_k of 2 and 3 were taken";
+  } catch (const InvalidArgument& error) {
+    EXPECT_EQ(error.what(),
+              "configure, rank " + std::to_string(last) + ": top_k is 3, expected 2 as on rank 0");
+  }
+  communicator->barrier("test");  // still usable
+}
+
 TEST(MpiExchange, UsesRowsWhereTheyLie) {
   const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
   for (ExchangeCase exchange_case : exchange_cases(communicator->size())) {

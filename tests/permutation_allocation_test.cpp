@@ -5,10 +5,13 @@
 #include <cstdlib>
 #include <new>
 
+#include "switchyard/buffer.h"
+#include "switchyard/expert_exchange.h"
 #include "switchyard/permutation.h"
 #include "switchyard/slot_assigner.h"
 #include "tests/backend_variants.h"
 #include "tests/permutation_case.h"
+#include "tests/rank_threads.h"
 
 namespace {
 
@@ -108,6 +111,53 @@ TEST(SlotAssignerAllocation, Contract7_HotPathTakesNoHeapMemory) {
                       {counts.data(), placement.num_slots()}, workspace);
       EXPECT_EQ(num_allocations - before, 0);
     }
+  }
+}
+
+/// After a batch as large, an exchange by threads allocates nothing, whatever the ids are.
+TEST(ExchangeAllocation, Contract7_HotPathTakesNoHeapMemory) {
+  constexpr int64_t kTokens = 500;
+  const std::vector<int32_t> experts{0, 1, 1, 0, 0, 2};
+  for (const bool deduplicates : {false, true}) {
+    const auto errors = run_in_process(2, [&](Communicator& communicator) {
+      ExpertExchange exchange({.placement = ExpertPlacement::from_slots(3, 2, experts),
+                               .top_k = 2,
+                               .max_tokens = kTokens,
+                               .deduplicate = deduplicates},
+                              communicator, {.num_threads = 1});
+      AllToAllPlan plan = exchange.make_plan();
+      Buffer<std::byte> workspace(exchange.plan_workspace_bytes());
+      std::vector<int32_t> ids(kTokens * 2, 1);
+      std::vector<float> tokens(kTokens * 4, 1.0f);
+      Buffer<float> rows(2 * 2 * kTokens * 4);
+      Buffer<std::byte> memory;
+      int64_t before = 0;
+      for (int batch = 0; batch < 4; ++batch) {
+        std::fill(ids.begin(), ids.end(), batch % 3);
+        exchange.plan({ids.data(), kTokens, 2}, plan, workspace.bytes());
+        if (batch == 0) {
+          memory = Buffer<std::byte>(exchange.dispatch_workspace_bytes(plan, 16) +
+                                     exchange.combine_workspace_bytes(plan, 4, DataType::kFloat32));
+        }
+        exchange.start_dispatch(plan,
+                                {{reinterpret_cast<const std::byte*>(tokens.data()), kTokens, 16},
+                                 {reinterpret_cast<std::byte*>(rows.data()), 2 * 2 * kTokens, 16}},
+                                {}, memory.bytes());
+        exchange.finish_dispatch();
+        exchange.start_combine(plan,
+                               {std::as_const(rows).matrix(2 * 2 * kTokens, 4),
+                                {},
+                                MatrixView<float>(tokens.data(), kTokens, 4)},
+                               memory.bytes());
+        exchange.finish_combine();
+        communicator.barrier("test");
+        if (batch == 1) before = num_allocations;
+        communicator.barrier("test");
+      }
+      EXPECT_EQ(num_allocations - before, 0);
+      communicator.barrier("test");
+    });
+    EXPECT_EQ(errors, no_errors(2));
   }
 }
 
