@@ -112,12 +112,14 @@ class MoeRank {
     }
     const TrafficMatrix traffic = traffic_matrix();
     result.traffic = summarize_traffic(traffic);
-    const ExchangeCostModel model{.ranks_per_node = communicator_.size(),
-                                  .node = link(),
-                                  .network = {},
-                                  .shares_node_bandwidth = true};
-    result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
-    result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
+    if (communicator_.size() > 1) {
+      const ExchangeCostModel model{.ranks_per_node = communicator_.size(),
+                                    .node = link(result.bytes / communicator_.size()),
+                                    .network = {},
+                                    .shares_node_bandwidth = true};
+      result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
+      result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
+    }
     if (options_.deduplicate) {
       const AllToAllCounts counts = plan_.dispatch_counts();
       result.trips = sum(static_cast<double>(counts.send_offsets[communicator_.size()]));
@@ -267,16 +269,16 @@ class MoeRank {
     return traffic;
   }
 
-  /// Fitted once, to all-to-alls of equal counts over this transport.
-  const LinkCost& link() {
-    if (link_) return *link_;
+  /// Fitted to all-to-alls of equal counts over this transport, some smaller and some larger than
+  /// what a rank sends of this batch: caches make links of other sizes other links.
+  LinkCost link(int64_t bytes_per_rank) {
     const int size = communicator_.size();
-    if (size == 1) return link_.emplace(LinkCost{0.0, 1.0});
     std::vector<ExchangeTiming> timings;
     std::vector<int64_t> offsets;
     for (int64_t rank = 0; rank <= size; ++rank) offsets.push_back(rank);
     const VectorView<const int64_t> view(offsets.data(), size + 1);
-    for (int64_t bytes = 1 << 16; bytes <= 1 << 25; bytes *= 4) {
+    const int64_t least = std::max<int64_t>(4096, bytes_per_rank / 8);
+    for (int64_t bytes = least; bytes <= 16 * least; bytes *= 2) {
       const Buffer<std::byte> from(bytes);
       Buffer<std::byte> to(bytes);
       const int64_t block = bytes / size;
@@ -292,7 +294,7 @@ class MoeRank {
       }
       timings.push_back({size, block * size, median(slowest(times))});
     }
-    return link_.emplace(fit_link(timings, true));
+    return fit_link(timings, true);
   }
 
   /// Experts answer what they get, so that a token's answer is known without any exchange.
@@ -342,7 +344,6 @@ class MoeRank {
   Buffer<std::byte> raw_from_;
   Buffer<std::byte> raw_to_;
   std::function<void()> raw_call_;
-  std::optional<LinkCost> link_;
 };
 
 nlohmann::ordered_json to_json(const MoeResult& result) {
@@ -396,7 +397,7 @@ class MoeTable {
     std::printf(
         "# GB/s: bytes of all expert rows over the time of the slowest rank; of raw: beside "
         "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank; "
-        "fit: predicted over measured time\n#\n",
+        "fit: predicted, by links fitted to all-to-alls of equal counts, over measured time\n#\n",
         std::string(communicator.transport()) == "mpi" ? "MPI_Alltoallv" : "contiguous rows");
     std::printf("#%9s %9s %11s %7s %8s |%9s %7s %7s %7s %5s |%9s %7s %7s %7s %5s | %6s\n", "tokens",
                 "rows", "bytes", "compute", "plan", "dispatch", "", "of raw", "of copy", "fit",
@@ -408,9 +409,13 @@ class MoeTable {
 
   void add(const MoeResult& result) {
     const auto part = [&](Work work, double predicted) {
-      std::printf("|%9.1f %7.2f %7.0f %7.0f %5.2f ", result.seconds[work] * 1e6, result.gbps(work),
-                  100.0 * result.share(work, kRaw), 100.0 * result.share(work, kCopy),
-                  predicted / result.seconds[work]);
+      std::printf("|%9.1f %7.2f %7.0f %7.0f ", result.seconds[work] * 1e6, result.gbps(work),
+                  100.0 * result.share(work, kRaw), 100.0 * result.share(work, kCopy));
+      if (predicted > 0.0) {
+        std::printf("%5.2f ", predicted / result.seconds[work]);
+      } else {
+        std::printf("%5s ", "N/A");  // a rank alone has no links
+      }
     };
     std::printf(" %9ld %9ld %11ld %7.2f %8.1f ", static_cast<long>(result.tokens),
                 static_cast<long>(result.rows), static_cast<long>(result.bytes),
