@@ -112,9 +112,10 @@ class MoeRank {
     }
     const TrafficMatrix traffic = traffic_matrix();
     result.traffic = summarize_traffic(traffic);
-    if (communicator_.size() > 1) {
+    const std::optional<LinkCost> fitted = link(result.bytes / communicator_.size());
+    if (fitted) {
       const ExchangeCostModel model{.ranks_per_node = communicator_.size(),
-                                    .node = link(result.bytes / communicator_.size()),
+                                    .node = *fitted,
                                     .network = {},
                                     .shares_node_bandwidth = true};
       result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
@@ -271,13 +272,15 @@ class MoeRank {
 
   /// Fitted to all-to-alls of equal counts over this transport, some smaller and some larger than
   /// what a rank sends of this batch: caches make links of other sizes other links.
-  LinkCost link(int64_t bytes_per_rank) {
+  /// @return none for a rank alone, and where the machine was too unsteady to tell.
+  std::optional<LinkCost> link(int64_t bytes_per_rank) {
     const int size = communicator_.size();
+    if (size == 1) return std::nullopt;
     std::vector<ExchangeTiming> timings;
     std::vector<int64_t> offsets;
     for (int64_t rank = 0; rank <= size; ++rank) offsets.push_back(rank);
     const VectorView<const int64_t> view(offsets.data(), size + 1);
-    const int64_t least = std::max<int64_t>(4096, bytes_per_rank / 8);
+    const int64_t least = std::max<int64_t>(1 << 16, bytes_per_rank / 8);
     for (int64_t bytes = least; bytes <= 16 * least; bytes *= 2) {
       const Buffer<std::byte> from(bytes);
       Buffer<std::byte> to(bytes);
@@ -294,7 +297,11 @@ class MoeRank {
       }
       timings.push_back({size, block * size, median(slowest(times))});
     }
-    return fit_link(timings, true);
+    try {
+      return fit_link(timings, true);
+    } catch (const InvalidArgument&) {
+      return std::nullopt;
+    }
   }
 
   /// Experts answer what they get, so that a token's answer is known without any exchange.
@@ -396,7 +403,7 @@ class MoeTable {
                 static_cast<long>(options.warmup), static_cast<long>(options.iterations));
     std::printf(
         "# GB/s: bytes of all expert rows over the time of the slowest rank; of raw: beside "
-        "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank; "
+        "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank;\n# "
         "fit: predicted, by links fitted to all-to-alls of equal counts, over measured time\n#\n",
         std::string(communicator.transport()) == "mpi" ? "MPI_Alltoallv" : "contiguous rows");
     std::printf("#%9s %9s %11s %7s %8s |%9s %7s %7s %7s %5s |%9s %7s %7s %7s %5s | %6s\n", "tokens",
@@ -414,7 +421,7 @@ class MoeTable {
       if (predicted > 0.0) {
         std::printf("%5.2f ", predicted / result.seconds[work]);
       } else {
-        std::printf("%5s ", "N/A");  // a rank alone has no links
+        std::printf("%5s ", "N/A");
       }
     };
     std::printf(" %9ld %9ld %11ld %7.2f %8.1f ", static_cast<long>(result.tokens),

@@ -57,9 +57,11 @@ TEST(MoePerf, WritesWhatItMeasured) {
   EXPECT_EQ(result.at("bytes"), 4 * 64 * 2 * 16);
   EXPECT_LE(result.at("deduplicated_rows"), result.at("rows"));
   EXPECT_EQ(result.at("wrong"), 0);
-  for (const char* time : {"plan_us", "dispatch_us", "combine_us", "raw_us", "copy_us",
-                           "predicted_dispatch_us", "predicted_combine_us"}) {
+  for (const char* time : {"plan_us", "dispatch_us", "combine_us", "raw_us", "copy_us"}) {
     EXPECT_GT(result.at(time), 0.0) << time;
+  }
+  for (const char* time : {"predicted_dispatch_us", "predicted_combine_us"}) {
+    EXPECT_GE(result.at(time), 0.0) << time;  // 0: not predicted
   }
 }
 
