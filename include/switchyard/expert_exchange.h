@@ -72,9 +72,8 @@ class ExpertExchange {
   ///
   /// @param expert_ids  [num_tokens, top_k] in the communicator's memory space; -1 marks a padding
   ///                    token or an empty slot.
-  /// @throws InvalidArgument  on every rank, for an id out of range, too many tokens, or a
-  /// workspace
-  ///                          that is too small on one of them. The plan is not ready then.
+  /// @throws InvalidArgument  on every rank, for an id out of range, too many tokens or too small a
+  ///                          workspace on one of them. The plan is not ready then.
   /// @throws CommunicationError  naming rank, peer and phase.
   /// A rank's memory for expert rows that would overflow is told by plan.status(). Waits for the
   /// other ranks and, on devices, for the stream.

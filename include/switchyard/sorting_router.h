@@ -39,8 +39,7 @@ class SortingRouter {
   /// @param result       as for Router::route(); its ids and weights are what is sorted.
   /// @param permutation  as for Permuter::sort(); sizes from permuter().sizes().
   /// @param workspace    at least workspace_bytes(num_tokens), aligned to 16 bytes on devices.
-  /// Calls
-  ///                     in flight need one each.
+  ///                     Calls in flight need one each.
   /// @throws as both of them do. Nothing is written when an argument is refused.
   /// Neither allocates nor synchronises, so a CUDA graph can capture it. T = 0 is legal.
   void route(const RoutingInputs& inputs, const RoutingResult& result,
