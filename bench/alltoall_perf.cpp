@@ -62,7 +62,7 @@ class Rank {
     result.count = count;
     result.bytes = count * size_ * type.size;
     result.type = type.name;
-    prepare(count * type.size);
+    block_bytes_ = count * type.size;
     fill_elements({sent_.get(), static_cast<std::size_t>(result.bytes)}, type.size,
                   communicator_.rank(), 0, 0);
     for (int64_t i = 0; i < options_.warmup; ++i) exchange();
@@ -80,17 +80,10 @@ class Rank {
   }
 
  private:
-  void prepare(int64_t block_bytes) {
-    block_bytes_ = block_bytes;
-    offsets_.clear();
-    for (int64_t rank = 0; rank <= size_; ++rank) offsets_.push_back(rank);  // a row for each
-  }
-
   void exchange() {
-    const VectorView<const int64_t> offsets(offsets_.data(), size_ + 1);
-    communicator_.start_all_to_all("alltoall_perf",
-                                   {{sent_.get(), size_, block_bytes_}, {}, offsets},
-                                   {{received_.get(), size_, block_bytes_}, offsets, {}, {}});
+    communicator_.start_equal_all_to_all(
+        "alltoall_perf", MatrixView<const std::byte>(sent_.get(), size_, block_bytes_),
+        MatrixView<std::byte>(received_.get(), size_, block_bytes_), 1);  // a row for each rank
     communicator_.finish_all_to_all();
     if (options_.blocking) communicator_.barrier("-z");
   }
@@ -154,7 +147,6 @@ class Rank {
   std::unique_ptr<std::byte[]> sent_;
   std::unique_ptr<std::byte[]> received_;
   int64_t block_bytes_ = 0;
-  std::vector<int64_t> offsets_;
 };
 
 /// @return false where this rank speaks for all and a check failed.
