@@ -18,6 +18,9 @@ void check_logits(const ConstTensorView& logits, int64_t num_tokens, int32_t num
 /// @throws InvalidArgument  when a shape disagrees with the config, or weights are of another type.
 void check_routed(const RouterConfig& config, const RoutingResult& result, int64_t num_tokens);
 
+/// @throws InvalidArgument  for a mask of another size or a number that bounds nothing.
+void check_residency(const ResidencyPreference& residency, const RouterConfig& config);
+
 /// @throws InvalidArgument  as Router::route() does for shapes.
 void check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
                       const RoutingResult& result);

@@ -14,6 +14,7 @@ namespace switchyard {
 
 using cpu::check_matrix;
 using cpu::check_optional_vector;
+using cpu::check_range;
 using cpu::refuse;
 
 void validate(const RouterConfig& config) {
@@ -74,6 +75,22 @@ void cpu::check_routed(const RouterConfig& config, const RoutingResult& result,
   check_optional_vector("tokens_per_expert", result.tokens_per_expert, config.num_expert_ids());
 }
 
+void cpu::check_residency(const ResidencyPreference& residency, const RouterConfig& config) {
+  check_optional_vector("resident_experts", residency.resident_experts, config.num_experts);
+  const auto at_least_zero = [](const char* name, float value) {
+    if (!(value >= 0.0f)) refuse("residency.", name, " is ", value, ", must be 0 or more");
+  };
+  at_least_zero("bonus", residency.bonus);
+  at_least_zero("max_swap_loss", residency.max_swap_loss);
+  at_least_zero("max_sacrificed_share", residency.max_sacrificed_share);
+  if (residency.bonus_scale != BonusScale::kAbsolute &&
+      residency.bonus_scale != BonusScale::kSpread) {
+    refuse("residency.bonus_scale is ", static_cast<int>(residency.bonus_scale),
+           ", must be in [0, 1]");
+  }
+  check_range("residency.num_protected", residency.num_protected, 0, config.top_k);
+}
+
 void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inputs,
                            const RoutingResult& result) {
   const int64_t num_tokens = inputs.logits.rows;
@@ -82,6 +99,8 @@ void cpu::check_route_call(const RouterConfig& config, const RoutingInputs& inpu
   check_optional_vector("expert_mask", inputs.expert_mask, config.num_experts);
   check_optional_vector("token_mask", inputs.token_mask, num_tokens);
   check_routed(config, result, num_tokens);
+  check_optional_vector("sacrificed_mass", result.sacrificed_mass, num_tokens);
+  check_residency(inputs.residency, config);
   check_optional_vector("loss_sums", result.loss_sums, router_loss_sums_size(config.num_experts));
 }
 

@@ -39,9 +39,14 @@ class CpuRouter final : public Router::Implementation {
                          inputs.token_mask.data,
                          inputs.expert_mask.data,
                          result.expert_ids,
-                         result.gate_weights};
+                         result.gate_weights,
+                         inputs.residency.is_active() ? &inputs.residency : nullptr,
+                         result.sacrificed_mass.data};
     std::fill_n(result.tokens_per_expert.data, result.tokens_per_expert.size, 0);
     std::fill_n(result.loss_sums.data, result.loss_sums.size, 0);
+    if (task.residency == nullptr) {
+      std::fill_n(result.sacrificed_mass.data, result.sacrificed_mass.size, 0.0f);
+    }
 
     RouteTally tally{result.tokens_per_expert.data, result.loss_sums.data, 0};
     const int64_t num_tokens = inputs.logits.rows;

@@ -16,6 +16,8 @@ struct RouteTask {
   const uint8_t* expert_mask = nullptr;
   MatrixView<int32_t> expert_ids;
   TensorView gate_weights;
+  const ResidencyPreference* residency = nullptr;  ///< null: none that changes anything
+  float* sacrificed_mass = nullptr;                ///< written only where `residency` is not null
 };
 
 /// Where a range of tokens adds its counts; null members are not wanted.

@@ -12,10 +12,12 @@
 #include <bit>
 #include <cmath>
 
-#include "cpu/row_groups-inl.h"
+#include "cpu/resident_preference-inl.h"
 #include "cpu/row_inputs-inl.h"
+#include "cpu/row_scores-inl.h"
 #include "cpu/row_selection-inl.h"
 #include "cpu/row_shortcut-inl.h"
+#include "cpu/row_weights-inl.h"
 #include "hwy/highway.h"
 #include "switchyard/router_losses.h"
 
@@ -39,108 +41,6 @@ HWY_NOINLINE void FillUp(const RouteTask& task, size_t count, int32_t* HWY_RESTR
       chosen[count++] = static_cast<int32_t>(expert);
     }
   }
-}
-
-// Divides terms[0, count) by their total, or by `denominator` where that is not zero, scales them
-// and zeroes the rest up to `padded`. A total of zero or infinity leaves zeros.
-HWY_INLINE void NormalizeTerms(const RouterConfig& config, float denominator, size_t count,
-                               float* HWY_RESTRICT terms) {
-  const FloatTag d;
-  float total = denominator;
-  if (config.renormalize) {
-    HWY_ALIGN float folded[kMaxTopK];
-    const size_t leaves = std::bit_ceil(count);
-    for (size_t i = 0; i < count; ++i) folded[i] = terms[i];
-    for (size_t i = count; i < leaves; ++i) folded[i] = 0.0f;
-    total = FoldedSum(folded, leaves);
-  }
-  if (total == 0.0f || !std::isfinite(total)) {
-    for (size_t i = 0; i < count; ++i) terms[i] = 0.0f;
-    return;
-  }
-  const FloatVec divisor = hn::Set(d, total);
-  const FloatVec scale = hn::Set(d, config.routed_scaling_factor);
-  for (size_t i = 0; i < count; i += kLanes) {
-    hn::Store(hn::Mul(hn::Div(hn::Load(d, terms + i), divisor), scale), d, terms + i);
-  }
-}
-
-// What a row's losses and weights need besides its clean logits.
-struct RowSums {
-  float max = 0.0f;
-  float denominator = 0.0f;  // 0: not computed yet
-};
-
-HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, RowSums& sums) {
-  if (sums.denominator == 0.0f) {
-    const auto num_experts = static_cast<size_t>(config.num_experts);
-    sums.denominator = FoldLanes(ExpSumLanes(logits, num_experts, sums.max));
-  }
-  return sums.denominator;
-}
-
-// Scores of a clean row; -inf where the logit is. Returns the least finite logit, or 0 when none is
-// negative.
-template <ScoreFunction kFunction, bool kNormal>
-HWY_INLINE float ScoreRow(const float* HWY_RESTRICT logits, size_t padded,
-                          float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  FloatVec least = hn::Zero(d);
-  for (size_t i = 0; i < padded; i += kLanes) {
-    const FloatVec logit = hn::Load(d, logits + i);
-    const auto absent = hn::Eq(logit, lowest);
-    least = hn::Min(least, hn::IfThenZeroElse(absent, logit));
-    const FloatVec score = Score<kNormal>(kFunction, logit);
-    hn::Store(hn::IfThenElse(absent, lowest, score), d, scores + i);
-  }
-  return -GreatestLane(hn::Neg(least));
-}
-
-template <ScoreFunction kFunction>
-HWY_INLINE void ScoreRow(const float* logits, size_t padded, float* scores) {
-  const float least = ScoreRow<kFunction, true>(logits, padded, scores);
-  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
-    ScoreRow<kFunction, false>(logits, padded, scores);
-  }
-}
-
-// Probabilities of a clean row; -inf where the logit is.
-HWY_INLINE void SoftmaxRow(const float* HWY_RESTRICT logits, size_t padded, float max,
-                           float denominator, float* HWY_RESTRICT scores) {
-  const FloatTag d;
-  const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  for (size_t i = 0; i < padded; i += kLanes) {
-    const FloatVec logit = hn::Load(d, logits + i);
-    const FloatVec term = ExpOrZero(d, hn::Sub(logit, hn::Set(d, max)));
-    const FloatVec score = hn::Div(term, hn::Set(d, denominator));
-    hn::Store(hn::IfThenElse(hn::Eq(logit, lowest), lowest, score), d, scores + i);
-  }
-}
-
-// Scores of a clean row (softmax: probabilities); -inf where the logit is.
-HWY_INLINE void ScoreRow(const RouterConfig& config, const float* HWY_RESTRICT logits,
-                         RowSums& sums, float* HWY_RESTRICT scores) {
-  const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
-  switch (config.score_function) {
-    case ScoreFunction::kSoftmax:
-      return SoftmaxRow(logits, padded, sums.max, Denominator(config, logits, sums), scores);
-    case ScoreFunction::kSigmoid:
-      return ScoreRow<ScoreFunction::kSigmoid>(logits, padded, scores);
-    case ScoreFunction::kSqrtSoftplus:
-      return ScoreRow<ScoreFunction::kSqrtSoftplus>(logits, padded, scores);
-    case ScoreFunction::kIdentity:
-      return ScoreRow<ScoreFunction::kIdentity>(logits, padded, scores);
-  }
-}
-
-// The scores that decide the choice: scores plus bias, -inf where that is not finite.
-HWY_INLINE void AddBias(const float* HWY_RESTRICT scores, const float* HWY_RESTRICT bias,
-                        size_t num_experts, float* HWY_RESTRICT selection) {
-  const size_t padded = PaddedSize(num_experts);
-  for (size_t i = 0; i < num_experts; ++i) selection[i] = scores[i] + bias[i];
-  for (size_t i = num_experts; i < padded; ++i) selection[i] = kMinusInfinity;
-  CleanRow(selection, padded);
 }
 
 // Adds one row to the loss sums. `scores` as from ScoreRow().
@@ -177,28 +77,6 @@ HWY_NOINLINE void AddRowLosses(const RouterConfig& config, const float* HWY_REST
   }
 }
 
-// Weights of chosen[0, count), in terms; arrays are padded to whole vectors.
-HWY_INLINE void WeighChosen(const RouterConfig& config, const float* HWY_RESTRICT logits,
-                            const float* HWY_RESTRICT scores, const int32_t* HWY_RESTRICT chosen,
-                            size_t count, RowSums& sums, float* HWY_RESTRICT terms) {
-  const FloatTag d;
-  if (config.score_function != ScoreFunction::kSoftmax) {
-    for (size_t i = 0; i < count; ++i) terms[i] = scores[chosen[i]];
-    return NormalizeTerms(config, 1.0f, count, terms);
-  }
-  float reference = sums.max;
-  if (config.renormalize) reference = kMinusInfinity;
-  for (size_t i = 0; i < count; ++i) {
-    terms[i] = logits[chosen[i]];
-    if (config.renormalize) reference = HWY_MAX(reference, terms[i]);
-  }
-  for (size_t i = 0; i < count; i += kLanes) {
-    hn::Store(Exp(d, hn::Sub(hn::Load(d, terms + i), hn::Set(d, reference))), d, terms + i);
-  }
-  NormalizeTerms(config, config.renormalize ? 0.0f : Denominator(config, logits, sums), count,
-                 terms);
-}
-
 // The way of most single rows: true when the row is done.
 HWY_NOINLINE bool TryShortcut(const RouteTask& task, int64_t token) {
   const RouterConfig& config = task.config;
@@ -232,16 +110,13 @@ HWY_NOINLINE bool TryShortcut(const RouteTask& task, int64_t token) {
 
 HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& tally) {
   const RouterConfig& config = task.config;
-  const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);
-  const size_t padded = PaddedSize(num_experts);
+  const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
   int32_t* const ids = task.expert_ids.row(token);
 
-  HWY_ALIGN float logits[kMaxExperts];
-  WidenRow(task, token, logits);
-  RowSums sums;
-  sums.max = CleanRow(logits, padded);
-  if (sums.max == kMinusInfinity) {
+  ScoredRow row;
+  const bool with_losses = tally.loss_sums != nullptr;
+  if (!ScoreRowForChoice(task, token, with_losses, row)) {
     ++tally.num_degenerate_rows;
     FillUp(task, 0, ids);
     for (size_t i = 0; i < top_k; ++i)
@@ -249,32 +124,16 @@ HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& 
     return;
   }
 
-  HWY_ALIGN float scores[kMaxExperts];
-  HWY_ALIGN float selection[kMaxExperts];
-  const float* chosen_by = logits;
-  const bool on_logits = selects_on_logits(task.config, task.bias != nullptr);
-  if (!on_logits || tally.loss_sums != nullptr) ScoreRow(config, logits, sums, scores);
-  if (!on_logits) chosen_by = scores;
-  if (task.bias != nullptr) {
-    AddBias(scores, task.bias, num_experts, selection);
-    chosen_by = selection;
-  }
-  if (config.num_groups != config.top_groups) {
-    if (chosen_by != selection) std::memcpy(selection, chosen_by, padded * sizeof(float));
-    LimitToBestGroups(config, selection);
-    chosen_by = selection;
-  }
-
   HWY_ALIGN int32_t chosen[kMaxTopK];
   HWY_ALIGN float terms[kMaxTopK + kLanes];
-  const size_t count = SelectRow(chosen_by, padded, top_k, chosen);
-  if (count > 0) WeighChosen(config, logits, scores, chosen, count, sums, terms);
+  const size_t count = SelectRow(row.chosen_by, padded, top_k, chosen);
+  if (count > 0) WeighChosen(config, row.logits, row.scores, chosen, count, row.sums, terms);
   if (count < top_k) FillUp(task, count, chosen);
   for (size_t i = 0; i < top_k; ++i) {
     ids[i] = chosen[i];
     set_element(task.gate_weights, token, static_cast<int64_t>(i), i < count ? terms[i] : 0.0f);
   }
-  if (tally.loss_sums != nullptr) AddRowLosses(config, logits, scores, sums, tally.loss_sums);
+  if (with_losses) AddRowLosses(config, row.logits, row.scores, row.sums, tally.loss_sums);
 }
 
 HWY_INLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
@@ -282,8 +141,10 @@ HWY_INLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally
   RouteAnyRow(task, token, tally);
 }
 
-// The slots after the routed ones, and the counts, of tokens [begin, end). Padding becomes -1.
+// What follows the choice of tokens [begin, end): resident experts are preferred, the slots after
+// the routed ones filled, all slots counted. Padding becomes -1.
 HWY_INLINE void FinishTokens(const RouteTask& task, int64_t begin, int64_t end, RouteTally& tally) {
+  if (task.residency != nullptr) PreferResidents(task, begin, end);
   const RouterConfig& config = task.config;
   const bool count = tally.tokens_per_expert != nullptr;
   if (task.token_mask == nullptr && config.num_shared_experts == 0 && !count) return;

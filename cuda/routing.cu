@@ -72,7 +72,8 @@ RoutingLauncher::RoutingLauncher(const RouterConfig& config, const DeviceState& 
     : config_(config),
       device_(device),
       choice_(*find_kernel(kKernels, config.num_experts)),
-      num_warps_(most_warps(config)) {
+      num_warps_(most_warps(config)),
+      preference_(config, device, num_warps_) {
   max_blocks_ = resident_blocks(device_, choice_.kernel, num_warps_,
                                 route_shared_bytes(largest_task(config), num_warps_));
 }
@@ -89,6 +90,8 @@ void RoutingLauncher::check_memory(const RoutingInputs& inputs, const RoutingRes
   device_.check_memory("tokens_per_expert", result.tokens_per_expert.data, alignof(int64_t));
   device_.check_memory("num_degenerate_rows", result.num_degenerate_rows, alignof(int64_t));
   device_.check_memory("loss_sums", result.loss_sums.data, alignof(int64_t));
+  device_.check_memory("resident_experts", inputs.residency.resident_experts.data, 1);
+  device_.check_memory("sacrificed_mass", result.sacrificed_mass.data, alignof(float));
 }
 
 RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult& result) const {
@@ -102,6 +105,8 @@ RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult
           .tokens_per_expert = counters(result.tokens_per_expert.data),
           .num_degenerate_rows = counters(result.num_degenerate_rows),
           .loss_sums = counters(result.loss_sums.data),
+          .residency = inputs.residency,
+          .sacrificed_mass = result.sacrificed_mass.data,
           .on_logits = selects_on_logits(config_, !inputs.selection_bias.empty()),
           .aligned_rows = rows_take_vectors(inputs.logits, std::min(choice_.per_lane, 4)),
           .group_terms = limited_group_terms(config_)};
@@ -120,6 +125,7 @@ void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
                      .dependent = dependent},
                     task),
                 "launch of route_kernel");
+  if (task.has_preference()) preference_.enqueue(task, stream);
 }
 
 RoutingLauncher::Launch RoutingLauncher::launch_for(const RouteTask& task) const {

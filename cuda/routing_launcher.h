@@ -8,6 +8,7 @@
 
 #include "cuda/device_state.h"
 #include "cuda/kernel_choice.h"
+#include "cuda/resident_preference.h"
 #include "cuda/routing_task.cuh"
 
 namespace switchyard::cuda {
@@ -66,6 +67,7 @@ class RoutingLauncher {
   const KernelChoice<RouteTask>& choice_;
   int num_warps_;       ///< of a block
   int64_t max_blocks_;  ///< that the device holds at once
+  ResidentPreference preference_;
 };
 
 }  // namespace switchyard::cuda

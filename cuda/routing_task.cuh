@@ -22,6 +22,8 @@ struct RouteTask {
   unsigned long long* tokens_per_expert = nullptr;
   unsigned long long* num_degenerate_rows = nullptr;
   unsigned long long* loss_sums = nullptr;
+  ResidencyPreference residency{};
+  float* sacrificed_mass = nullptr;
   /// The choice is made on the logits themselves: softmax is monotone, so without a bias or sums of
   /// probabilities no exponential is needed.
   bool on_logits = false;
@@ -31,6 +33,10 @@ struct RouteTask {
 
   [[nodiscard]] bool has_sums() const {
     return tokens_per_expert != nullptr || num_degenerate_rows != nullptr || loss_sums != nullptr;
+  }
+  /// Whether anything about residency is left to do for rows that are routed.
+  [[nodiscard]] bool has_preference() const {
+    return residency.is_active() || sacrificed_mass != nullptr;
   }
 };
 

@@ -165,6 +165,26 @@ __device__ void add_row_losses(float log_sum_exp, const float (&scores)[kPerLane
   }
 }
 
+/// The keys that order a clean row where the choice is made on the logits.
+template <int kPerLane>
+__device__ void keys_of_logits(const float (&x)[kPerLane], uint32_t (&keys)[kPerLane]) {
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) keys[i] = ordered_key(x[i]);
+}
+
+/// The keys that order a row of scores, with their bias.
+template <int kPerLane>
+__device__ void keys_of_scores(const RouteTask& task, const float (&scores)[kPerLane],
+                               uint32_t (&keys)[kPerLane]) {
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int expert = RowLayout<kPerLane>::expert_of(i, lane_index());
+    const float bias =
+        task.bias != nullptr && expert < task.config.num_experts ? task.bias[expert] : 0.0f;
+    keys[i] = ordered_key(scores[i] + bias);
+  }
+}
+
 /// Routes one token's row. Returns whether it is degenerate: without a finite enabled logit.
 template <int kPerLane>
 __device__ bool route_row(const RouteTask& task, int64_t token, const BlockTally& tally,
@@ -185,10 +205,7 @@ __device__ bool route_row(const RouteTask& task, int64_t token, const BlockTally
     denominator = row_denominator(x, max);
   }
   uint32_t keys[kPerLane];
-  if (task.on_logits) {
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) keys[i] = ordered_key(x[i]);
-  }
+  if (task.on_logits) keys_of_logits(x, keys);
   if (!task.on_logits || with_losses) score_row(task, max, denominator, x);
   if (with_losses) {
     const float total =
@@ -196,15 +213,7 @@ __device__ bool route_row(const RouteTask& task, int64_t token, const BlockTally
                 : folded_row_sum<kPerLane>([&](int i) { return is_finite(x[i]) ? x[i] : 0.0f; });
     add_row_losses(max + numerics::log(denominator), x, total, tally.loss_sums);
   }
-  if (!task.on_logits) {
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      const int expert = RowLayout<kPerLane>::expert_of(i, lane_index());
-      const float bias =
-          task.bias != nullptr && expert < config.num_experts ? task.bias[expert] : 0.0f;
-      keys[i] = ordered_key(x[i] + bias);
-    }
-  }
+  if (!task.on_logits) keys_of_scores(task, x, keys);
   if (task.group_terms > 0) {
     limit_to_best_groups(task, scratch.groups, scratch.selection, keys);
   }

@@ -58,7 +58,7 @@ class CudaSortingRouter final : public SortingRouter::Implementation {
 
  private:
   [[nodiscard]] bool fits_one_block(const RouteTask& task, const SortArgs& args) const {
-    return choice_ != nullptr && task.logits.rows <= kMaxOneBlockTokens &&
+    return choice_ != nullptr && task.logits.rows <= kMaxOneBlockTokens && !task.has_preference() &&
            sorts_in_one_block(permuter.config(), args) &&
            shared_bytes(task, args) <= kMaxSharedBytes;
   }

@@ -30,16 +30,26 @@ BackendVector<float> make_bias(const RoutingCase& c) {
   return bias;
 }
 
+BackendVector<uint8_t> random_flags(RandomStream& random, int64_t size, int percent_set) {
+  BackendVector<uint8_t> flags;
+  for (int64_t i = 0; i < size; ++i) {
+    const bool is_set = random.chance(percent_set);
+    flags.push_back(is_set ? static_cast<uint8_t>(1 + random.below(255)) : uint8_t{0});
+  }
+  return flags;
+}
+
 BackendVector<uint8_t> make_mask(bool wanted, int64_t size, uint64_t seed) {
   if (!wanted) return {};
   RandomStream random(seed);
-  const int percent = random.chance(20) ? 97 : 25;  // at times almost nothing is left
-  BackendVector<uint8_t> mask;
-  for (int64_t i = 0; i < size; ++i) {
-    mask.push_back(random.chance(percent) ? uint8_t{0}
-                                          : static_cast<uint8_t>(1 + random.below(255)));
-  }
-  return mask;
+  const int percent = random.chance(20) ? 3 : 75;  // at times almost nothing is left
+  return random_flags(random, size, percent);
+}
+
+BackendVector<uint8_t> make_resident(const RoutingCase& c) {
+  if (c.percent_resident == 0) return {};
+  RandomStream random(c.seed ^ 0x4e51);
+  return random_flags(random, c.config.num_experts, c.percent_resident);
 }
 
 template <typename T>
@@ -66,6 +76,16 @@ std::string first_difference(const char* what, int64_t num_slots, const std::vec
   return "";
 }
 
+std::string describe(const ResidencyPreference& residency, int percent_resident) {
+  if (percent_resident == 0) return "";
+  std::ostringstream text;
+  text << " resident=" << percent_resident << "% bonus=" << residency.bonus
+       << (residency.bonus_scale == BonusScale::kSpread ? " spreads" : "")
+       << " tau=" << residency.max_swap_loss << " epsilon=" << residency.max_sacrificed_share
+       << " protected=" << residency.num_protected;
+  return text.str();
+}
+
 }  // namespace
 
 std::string describe(const RoutingCase& c) {
@@ -80,8 +100,9 @@ std::string describe(const RoutingCase& c) {
        << " shared=" << c.config.num_shared_experts << " logits=" << name_of(c.distribution) << ' '
        << name_of(c.dtype) << " weights=" << name_of(c.weight_dtype) << " bias=" << c.with_bias
        << " token_mask=" << c.with_token_mask << " expert_mask=" << c.with_expert_mask
-       << " padding=" << c.logits_padding << ',' << c.output_padding << " losses=" << c.with_losses
-       << " counts=" << c.with_counts << " seed=" << c.seed;
+       << describe(c.residency, c.percent_resident) << " padding=" << c.logits_padding << ','
+       << c.output_padding << " losses=" << c.with_losses << " counts=" << c.with_counts
+       << " seed=" << c.seed;
   return text.str();
 }
 
@@ -91,7 +112,9 @@ RoutingBatch::RoutingBatch(const RoutingCase& c)
               c.config.num_experts + c.logits_padding, c.seed),
       selection_bias_(make_bias(c)),
       token_mask_(make_mask(c.with_token_mask, c.num_tokens, c.seed ^ 0x70cef)),
-      expert_mask_(make_mask(c.with_expert_mask, c.config.num_experts, c.seed ^ 0xe59e7)) {}
+      expert_mask_(make_mask(c.with_expert_mask, c.config.num_experts, c.seed ^ 0xe59e7)),
+      residency_(c.residency),
+      resident_(make_resident(c)) {}
 
 RoutingInputs RoutingBatch::inputs(int64_t begin, int64_t end) const {
   RoutingInputs inputs;
@@ -104,6 +127,8 @@ RoutingInputs RoutingBatch::inputs(int64_t begin, int64_t end) const {
   inputs.selection_bias = {selection_bias_.data(), static_cast<int64_t>(selection_bias_.size())};
   inputs.expert_mask = {expert_mask_.data(), static_cast<int64_t>(expert_mask_.size())};
   if (!token_mask_.empty()) inputs.token_mask = {token_mask_.data() + begin, end - begin};
+  inputs.residency = residency_;
+  inputs.residency.resident_experts = {resident_.data(), static_cast<int64_t>(resident_.size())};
   return inputs;
 }
 
@@ -119,6 +144,7 @@ RoutedBatch route_guarded(const RoutingCase& c, const RoutingInputs& inputs,
   const int64_t loss_size = router_loss_sums_size(c.config.num_experts);
   Guarded<int64_t> losses(1, loss_size, loss_size);
   Guarded<int64_t> degenerate(1, 1, 1);
+  Guarded<float> sacrificed(1, rows, rows);
   Guarded<std::byte> workspace(1, workspace_bytes, workspace_bytes);
 
   RoutingResult result;
@@ -128,6 +154,7 @@ RoutedBatch route_guarded(const RoutingCase& c, const RoutingInputs& inputs,
   if (c.with_counts) result.tokens_per_expert = counts.vector();
   if (c.with_counts) result.num_degenerate_rows = degenerate.vector().data;
   if (c.with_losses) result.loss_sums = losses.vector();
+  if (c.percent_resident > 0) result.sacrificed_mass = sacrificed.vector();
   call(result, {workspace.vector().data, static_cast<size_t>(workspace_bytes)});
   finish_backends();
 
@@ -144,9 +171,14 @@ RoutedBatch route_guarded(const RoutingCase& c, const RoutingInputs& inputs,
   if (c.with_counts) out.tokens_per_expert = counts.dense();
   if (c.with_counts) out.num_degenerate_rows = degenerate.dense()[0];
   if (c.with_losses) out.loss_sums = losses.dense();
+  if (c.percent_resident > 0) {
+    for (const float mass : sacrificed.dense()) {
+      out.sacrificed_mass.push_back(std::bit_cast<uint32_t>(mass));
+    }
+  }
   out.guards_intact = ids.intact() && weights.intact() && narrow_weights.intact() &&
                       counts.intact() && losses.intact() && degenerate.intact() &&
-                      workspace.intact();
+                      sacrificed.intact() && workspace.intact();
   return out;
 }
 
@@ -180,6 +212,9 @@ std::string difference(const RoutedBatch& expected, const RoutedBatch& actual) {
   }
   if (text.empty()) {
     text = first_difference("loss_sums", 0, expected.loss_sums, actual.loss_sums);
+  }
+  if (text.empty()) {
+    text = first_difference("sacrificed_mass", 0, expected.sacrificed_mass, actual.sacrificed_mass);
   }
   return text;
 }

@@ -21,7 +21,9 @@ struct RoutingCase {
   bool with_bias = false;
   bool with_token_mask = false;
   bool with_expert_mask = false;
-  int64_t logits_padding = 0;  ///< row_stride - cols
+  int percent_resident = 0;         ///< of the experts, for `residency`; 0: no preference
+  ResidencyPreference residency{};  ///< without resident_experts, which the batch makes
+  int64_t logits_padding = 0;       ///< row_stride - cols
   int64_t output_padding = 0;
   bool with_losses = true;
   bool with_counts = true;
@@ -44,6 +46,7 @@ class RoutingBatch {
   [[nodiscard]] const BackendVector<float>& selection_bias() const { return selection_bias_; }
   [[nodiscard]] const BackendVector<uint8_t>& token_mask() const { return token_mask_; }
   [[nodiscard]] const BackendVector<uint8_t>& expert_mask() const { return expert_mask_; }
+  [[nodiscard]] const BackendVector<uint8_t>& resident_experts() const { return resident_; }
 
  private:
   int64_t num_tokens_;
@@ -51,6 +54,8 @@ class RoutingBatch {
   BackendVector<float> selection_bias_;
   BackendVector<uint8_t> token_mask_;
   BackendVector<uint8_t> expert_mask_;
+  ResidencyPreference residency_;
+  BackendVector<uint8_t> resident_;
 };
 
 /// What a router wrote, rows packed. Weights are bit patterns, bfloat16 ones in the low half.
@@ -61,6 +66,7 @@ struct RoutedBatch {
   std::vector<int64_t> tokens_per_expert;
   int64_t num_degenerate_rows = 0;
   std::vector<int64_t> loss_sums;
+  std::vector<uint32_t> sacrificed_mass;  ///< bit patterns; of cases with a preference
   bool guards_intact = true;
 };
 

@@ -1,6 +1,7 @@
 #include "tests/routing_conformance.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "tests/backend_variants.h"
 
@@ -18,6 +19,21 @@ void randomize_groups(RandomStream& random, RouterConfig& config) {
   config.top_groups = fewest + static_cast<int32_t>(random.below(config.num_groups - fewest + 1));
   config.group_score = random.pick(kAllGroupScores);
   if (config.top_k < config.top_groups) config.group_score = GroupScore::kMax;
+}
+
+void randomize_residency(RandomStream& random, RoutingCase& c) {
+  constexpr int kPercents[] = {5, 40, 40, 75, 100};
+  constexpr float kBonuses[] = {0.0f, 0.05f, 0.3f, 2.0f, INFINITY, 3e38f};
+  constexpr float kSwapLosses[] = {0.0f, 0.003f, 0.05f, 1.0f, 1.0f, INFINITY};
+  constexpr float kShares[] = {0.0f, 0.02f, 0.3f, 2.0f, INFINITY};
+  c.percent_resident = random.pick(kPercents);
+  c.residency.bonus = random.pick(kBonuses);
+  c.residency.bonus_scale = random.chance(50) ? BonusScale::kAbsolute : BonusScale::kSpread;
+  c.residency.max_swap_loss = random.pick(kSwapLosses);
+  c.residency.max_sacrificed_share = random.pick(kShares);
+  if (random.chance(40)) {
+    c.residency.num_protected = static_cast<int32_t>(random.below(c.config.top_k + 1));
+  }
 }
 
 }  // namespace
@@ -50,6 +66,7 @@ void randomize(RandomStream& random, RoutingCase& c) {
   c.output_padding = random.chance(40) ? 1 + random.below(5) : 0;
   c.with_losses = random.chance(50);
   c.with_counts = random.chance(80);
+  if (random.chance(25)) randomize_residency(random, c);
   c.seed = random.bits();
 }
 

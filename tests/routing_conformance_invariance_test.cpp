@@ -34,6 +34,8 @@ void append(RoutedBatch& to, const RoutedBatch& part) {
   }
   to.loss_sums.resize(part.loss_sums.size());
   for (size_t i = 0; i < part.loss_sums.size(); ++i) to.loss_sums[i] += part.loss_sums[i];
+  to.sacrificed_mass.insert(to.sacrificed_mass.end(), part.sacrificed_mass.begin(),
+                            part.sacrificed_mass.end());
   to.num_degenerate_rows += part.num_degenerate_rows;
   to.guards_intact = to.guards_intact && part.guards_intact;
 }

@@ -5,27 +5,12 @@
 #include <cmath>
 #include <vector>
 
+#include "cpu/reference/resident_preference.h"
 #include "cpu/reference/row_scores.h"
 #include "switchyard/router_losses.h"
 
 namespace switchyard::cpu::reference {
 namespace {
-
-/// Orders (score, id) pairs best first; `first` outranks `second`.
-bool outranks(float first_score, int32_t first_id, float second_score, int32_t second_id) {
-  if (first_score != second_score) return first_score > second_score;
-  return first_id < second_id;
-}
-
-/// The `count` best of `ids` under `scores`, best first; fewer where there are fewer.
-std::vector<int32_t> best_of(std::vector<int32_t> ids, const std::vector<float>& scores,
-                             int32_t count) {
-  std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
-    return outranks(scores[static_cast<size_t>(a)], a, scores[static_cast<size_t>(b)], b);
-  });
-  if (static_cast<int32_t>(ids.size()) > count) ids.resize(static_cast<size_t>(count));
-  return ids;
-}
 
 class ReferenceRouter final : public Router::Implementation {
  public:
@@ -40,13 +25,14 @@ class ReferenceRouter final : public Router::Implementation {
     std::fill_n(result.loss_sums.data, result.loss_sums.size, 0);
     int64_t degenerate = 0;
     for (int64_t token = 0; token < inputs.logits.rows; ++token) {
+      if (!result.sacrificed_mass.empty()) result.sacrificed_mass[token] = 0.0f;
       if (!inputs.token_mask.empty() && inputs.token_mask[token] == 0) {
         write_padding(result, token);
         continue;
       }
       const RowScores row = score_row(config, inputs, token);
       degenerate += row.finite.empty() ? 1 : 0;
-      route_row(row, inputs.expert_mask, result, token);
+      route_row(row, inputs, result, token);
       if (!result.loss_sums.empty()) add_losses(row, result.loss_sums);
     }
     if (result.num_degenerate_rows != nullptr) *result.num_degenerate_rows = degenerate;
@@ -87,8 +73,8 @@ class ReferenceRouter final : public Router::Implementation {
     return keep;
   }
 
-  void route_row(const RowScores& row, VectorView<const uint8_t> expert_mask,
-                 const RoutingResult& result, int64_t token) const {
+  void route_row(const RowScores& row, const RoutingInputs& inputs, const RoutingResult& result,
+                 int64_t token) const {
     const std::vector<bool> keep = keep_groups(row);
     const int32_t group_size = config.num_experts / config.num_groups;
     std::vector<int32_t> candidates;
@@ -96,8 +82,12 @@ class ReferenceRouter final : public Router::Implementation {
       if (keep[static_cast<size_t>(expert / group_size)]) candidates.push_back(expert);
     }
     std::vector<int32_t> chosen = best_of(candidates, row.selection, config.top_k);
+    if (inputs.residency.is_active()) {
+      const float sacrificed = prefer_residents(config, inputs.residency, row, candidates, chosen);
+      if (!result.sacrificed_mass.empty()) result.sacrificed_mass[token] = sacrificed;
+    }
     const std::vector<float> weights = chosen_weights(config, row, chosen);
-    fill_up(chosen, expert_mask);
+    fill_up(chosen, inputs.expert_mask);
 
     for (int32_t slot = 0; slot < config.num_slots(); ++slot) {
       const bool routed = slot < config.top_k;

@@ -40,6 +40,20 @@ float folded_sum(std::vector<float> terms) {
   return terms[0];
 }
 
+bool outranks(float first_score, int32_t first_id, float second_score, int32_t second_id) {
+  if (first_score != second_score) return first_score > second_score;
+  return first_id < second_id;
+}
+
+std::vector<int32_t> best_of(std::vector<int32_t> ids, const std::vector<float>& scores,
+                             int32_t count) {
+  std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
+    return outranks(scores[static_cast<size_t>(a)], a, scores[static_cast<size_t>(b)], b);
+  });
+  if (static_cast<int32_t>(ids.size()) > count) ids.resize(static_cast<size_t>(count));
+  return ids;
+}
+
 RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int64_t token) {
   RowScores row;
   const auto num_experts = static_cast<size_t>(config.num_experts);

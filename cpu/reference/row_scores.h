@@ -25,6 +25,13 @@ struct RowScores {
 /// The contract's sum: terms padded with zeros to a power of two, upper half folded onto the lower.
 float folded_sum(std::vector<float> terms);
 
+/// Orders (score, id) pairs best first; `first` outranks `second`.
+bool outranks(float first_score, int32_t first_id, float second_score, int32_t second_id);
+
+/// The `count` best of `ids` under `scores`, best first; fewer where there are fewer.
+std::vector<int32_t> best_of(std::vector<int32_t> ids, const std::vector<float>& scores,
+                             int32_t count);
+
 RowScores score_row(const RouterConfig& config, const RoutingInputs& inputs, int64_t token);
 
 /// Weights of `chosen`, experts of `row.finite`.

@@ -9,6 +9,7 @@
 #include "switchyard/backend.h"
 #include "switchyard/data_type.h"
 #include "switchyard/executor.h"
+#include "switchyard/residency_preference.h"
 #include "switchyard/stream.h"
 #include "switchyard/tensor_view.h"
 
@@ -65,6 +66,7 @@ struct RoutingInputs {
   VectorView<const uint8_t> token_mask{};    ///< [num_tokens] or empty; 0: padding, not routed
   VectorView<const uint8_t> expert_mask{};   ///< [num_experts] or empty; 0: never chosen while
                                              ///< enough enabled experts exist
+  ResidencyPreference residency{};           ///< of experts in fast memory
 };
 
 /// Caller-owned memory in the backend's space, written whole. Ids and weights are always wanted;
@@ -77,6 +79,9 @@ struct RoutingResult {
   int64_t* num_degenerate_rows = nullptr;   ///< unmasked rows without a finite enabled logit
   VectorView<int64_t> loss_sums{};          ///< [router_loss_sums_size(num_experts)] or empty; see
                                             ///< router_losses.h
+  VectorView<float> sacrificed_mass{};      ///< [num_tokens] or empty; what residency cost: the
+                                            ///< probability (other functions than softmax: the
+                                            ///< score) of what gave way less that of what came
 };
 
 /// Routes batches under one configuration. Thread-safe: `route` may run concurrently on distinct

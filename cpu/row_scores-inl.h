@@ -1,0 +1,139 @@
+// The scores of a row, and those that decide its choice.
+
+// Per-target include guard
+#if defined(SWITCHYARD_CPU_ROW_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SWITCHYARD_CPU_ROW_SCORES_INL_H_
+#undef SWITCHYARD_CPU_ROW_SCORES_INL_H_
+#else
+#define SWITCHYARD_CPU_ROW_SCORES_INL_H_
+#endif
+
+#include <bit>
+#include <cstring>
+
+#include "cpu/row_groups-inl.h"
+#include "cpu/row_inputs-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace switchyard::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// What a row's losses and weights need besides its clean logits.
+struct RowSums {
+  float max = 0.0f;
+  float denominator = 0.0f;  // 0: not computed yet
+};
+
+HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, RowSums& sums) {
+  if (sums.denominator == 0.0f) {
+    const auto num_experts = static_cast<size_t>(config.num_experts);
+    sums.denominator = FoldLanes(ExpSumLanes(logits, num_experts, sums.max));
+  }
+  return sums.denominator;
+}
+
+// Scores of a clean row; -inf where the logit is. Returns the least finite logit, or 0 when none is
+// negative.
+template <ScoreFunction kFunction, bool kNormal>
+HWY_INLINE float ScoreRow(const float* HWY_RESTRICT logits, size_t padded,
+                          float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  FloatVec least = hn::Zero(d);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    const FloatVec logit = hn::Load(d, logits + i);
+    const auto absent = hn::Eq(logit, lowest);
+    least = hn::Min(least, hn::IfThenZeroElse(absent, logit));
+    const FloatVec score = Score<kNormal>(kFunction, logit);
+    hn::Store(hn::IfThenElse(absent, lowest, score), d, scores + i);
+  }
+  return -GreatestLane(hn::Neg(least));
+}
+
+template <ScoreFunction kFunction>
+HWY_INLINE void ScoreRow(const float* logits, size_t padded, float* scores) {
+  const float least = ScoreRow<kFunction, true>(logits, padded, scores);
+  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
+    ScoreRow<kFunction, false>(logits, padded, scores);
+  }
+}
+
+// Probabilities of a clean row; -inf where the logit is.
+HWY_INLINE void SoftmaxRow(const float* HWY_RESTRICT logits, size_t padded, float max,
+                           float denominator, float* HWY_RESTRICT scores) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  for (size_t i = 0; i < padded; i += kLanes) {
+    const FloatVec logit = hn::Load(d, logits + i);
+    const FloatVec term = ExpOrZero(d, hn::Sub(logit, hn::Set(d, max)));
+    const FloatVec score = hn::Div(term, hn::Set(d, denominator));
+    hn::Store(hn::IfThenElse(hn::Eq(logit, lowest), lowest, score), d, scores + i);
+  }
+}
+
+// Scores of a clean row (softmax: probabilities); -inf where the logit is.
+HWY_INLINE void ScoreRow(const RouterConfig& config, const float* HWY_RESTRICT logits,
+                         RowSums& sums, float* HWY_RESTRICT scores) {
+  const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
+  switch (config.score_function) {
+    case ScoreFunction::kSoftmax:
+      return SoftmaxRow(logits, padded, sums.max, Denominator(config, logits, sums), scores);
+    case ScoreFunction::kSigmoid:
+      return ScoreRow<ScoreFunction::kSigmoid>(logits, padded, scores);
+    case ScoreFunction::kSqrtSoftplus:
+      return ScoreRow<ScoreFunction::kSqrtSoftplus>(logits, padded, scores);
+    case ScoreFunction::kIdentity:
+      return ScoreRow<ScoreFunction::kIdentity>(logits, padded, scores);
+  }
+}
+
+// The scores that decide the choice: scores plus bias, -inf where that is not finite.
+HWY_INLINE void AddBias(const float* HWY_RESTRICT scores, const float* HWY_RESTRICT bias,
+                        size_t num_experts, float* HWY_RESTRICT selection) {
+  const size_t padded = PaddedSize(num_experts);
+  for (size_t i = 0; i < num_experts; ++i) selection[i] = scores[i] + bias[i];
+  for (size_t i = num_experts; i < padded; ++i) selection[i] = kMinusInfinity;
+  CleanRow(selection, padded);
+}
+
+// A row, cleaned and scored, as the choice and the weights need it.
+struct ScoredRow {
+  HWY_ALIGN float logits[kMaxExperts];
+  HWY_ALIGN float scores[kMaxExperts];     // where `chosen_by` or the losses need them
+  HWY_ALIGN float selection[kMaxExperts];  // memory for `chosen_by`
+  const float* chosen_by;                  // what decides the choice; -inf: never chosen
+  RowSums sums;
+};
+
+// Returns false, and leaves the scores alone, when the row has no finite enabled logit.
+HWY_INLINE bool ScoreRowForChoice(const RouteTask& task, int64_t token, bool with_losses,
+                                  ScoredRow& row) {
+  const RouterConfig& config = task.config;
+  const auto num_experts = static_cast<size_t>(config.num_experts);
+  const size_t padded = PaddedSize(num_experts);
+  WidenRow(task, token, row.logits);
+  row.sums.max = CleanRow(row.logits, padded);
+  if (row.sums.max == kMinusInfinity) return false;
+
+  const bool on_logits = selects_on_logits(config, task.bias != nullptr);
+  if (!on_logits || with_losses) ScoreRow(config, row.logits, row.sums, row.scores);
+  row.chosen_by = on_logits ? row.logits : row.scores;
+  if (task.bias != nullptr) {
+    AddBias(row.scores, task.bias, num_experts, row.selection);
+    row.chosen_by = row.selection;
+  }
+  if (config.num_groups != config.top_groups) {
+    if (row.chosen_by != row.selection) {
+      std::memcpy(row.selection, row.chosen_by, padded * sizeof(float));
+    }
+    LimitToBestGroups(config, row.selection);
+    row.chosen_by = row.selection;
+  }
+  return true;
+}
+
+}  // namespace switchyard::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
