@@ -114,9 +114,10 @@ HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& 
   const size_t padded = PaddedSize(static_cast<size_t>(config.num_experts));
   int32_t* const ids = task.expert_ids.row(token);
 
-  ScoredRow row;
+  RowScratch scratch;
+  RowView row;
   const bool with_losses = tally.loss_sums != nullptr;
-  if (!ScoreRowForChoice(task, token, with_losses, row)) {
+  if (!ScoreRowForChoice(task, token, with_losses, scratch, row)) {
     ++tally.num_degenerate_rows;
     FillUp(task, 0, ids);
     for (size_t i = 0; i < top_k; ++i)

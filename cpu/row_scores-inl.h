@@ -97,38 +97,46 @@ HWY_INLINE void AddBias(const float* HWY_RESTRICT scores, const float* HWY_RESTR
   CleanRow(selection, padded);
 }
 
-// A row, cleaned and scored, as the choice and the weights need it.
-struct ScoredRow {
-  HWY_ALIGN float logits[kMaxExperts];
-  HWY_ALIGN float scores[kMaxExperts];     // where `chosen_by` or the losses need them
-  HWY_ALIGN float selection[kMaxExperts];  // memory for `chosen_by`
-  const float* chosen_by;                  // what decides the choice; -inf: never chosen
+// A row as the choice and the weights need it; padded.
+struct RowView {
+  const float* logits;     // no NaN and no +inf; -inf: never chosen
+  const float* scores;     // where `chosen_by` or the losses need them
+  const float* chosen_by;  // what decides the choice; -inf: never chosen
   RowSums sums;
 };
 
-// Returns false, and leaves the scores alone, when the row has no finite enabled logit.
+// Memory for a row.
+struct RowScratch {
+  HWY_ALIGN float logits[kMaxExperts];
+  HWY_ALIGN float scores[kMaxExperts];
+  HWY_ALIGN float selection[kMaxExperts];
+};
+
+// Cleans and scores a row. Returns false, and no scores, when it has no finite enabled logit.
 HWY_INLINE bool ScoreRowForChoice(const RouteTask& task, int64_t token, bool with_losses,
-                                  ScoredRow& row) {
+                                  RowScratch& scratch, RowView& row) {
   const RouterConfig& config = task.config;
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const size_t padded = PaddedSize(num_experts);
-  WidenRow(task, token, row.logits);
-  row.sums.max = CleanRow(row.logits, padded);
+  WidenRow(task, token, scratch.logits);
+  row.sums = {.max = CleanRow(scratch.logits, padded)};
   if (row.sums.max == kMinusInfinity) return false;
 
   const bool on_logits = selects_on_logits(config, task.bias != nullptr);
-  if (!on_logits || with_losses) ScoreRow(config, row.logits, row.sums, row.scores);
-  row.chosen_by = on_logits ? row.logits : row.scores;
+  if (!on_logits || with_losses) ScoreRow(config, scratch.logits, row.sums, scratch.scores);
+  row.logits = scratch.logits;
+  row.scores = scratch.scores;
+  row.chosen_by = on_logits ? scratch.logits : scratch.scores;
   if (task.bias != nullptr) {
-    AddBias(row.scores, task.bias, num_experts, row.selection);
-    row.chosen_by = row.selection;
+    AddBias(scratch.scores, task.bias, num_experts, scratch.selection);
+    row.chosen_by = scratch.selection;
   }
   if (config.num_groups != config.top_groups) {
-    if (row.chosen_by != row.selection) {
-      std::memcpy(row.selection, row.chosen_by, padded * sizeof(float));
+    if (row.chosen_by != scratch.selection) {
+      std::memcpy(scratch.selection, row.chosen_by, padded * sizeof(float));
     }
-    LimitToBestGroups(config, row.selection);
-    row.chosen_by = row.selection;
+    LimitToBestGroups(config, scratch.selection);
+    row.chosen_by = scratch.selection;
   }
   return true;
 }
