@@ -24,7 +24,11 @@ HWY_INLINE void NormalizeTerms(const RouterConfig& config, float denominator, si
                                float* HWY_RESTRICT terms) {
   const FloatTag d;
   float total = denominator;
-  if (config.renormalize) {
+  if (config.renormalize && count <= 8) {
+    float folded[8];
+    for (size_t i = 0; i < 8; ++i) folded[i] = i < count ? terms[i] : 0.0f;
+    total = FoldEight(folded);
+  } else if (config.renormalize) {
     HWY_ALIGN float folded[kMaxTopK];
     const size_t leaves = std::bit_ceil(count);
     for (size_t i = 0; i < count; ++i) folded[i] = terms[i];
