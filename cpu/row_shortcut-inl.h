@@ -35,26 +35,54 @@ HWY_INLINE float FoldSixteen(const float* t) {
   return FoldEight(halves);
 }
 
-// The two best of a row of one vector of D or less, renormalised: two maxima, one exponential.
+// Keeps in every lane the two greatest of its own pair and those of `other_best`, `other_second`.
+template <class V>
+HWY_INLINE void MergePairs(V other_best, V other_second, V& best, V& second) {
+  second = hn::Max(hn::Min(best, other_best), hn::Max(second, other_second));
+  best = hn::Max(best, other_best);
+}
+
+// The greatest two lanes of x, none of them NaN, in every lane.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void BestTwoOfLanes(D d, V x, V& best, V& second) {
+  best = x;
+  second = hn::Set(d, kMinusInfinity);
+  if constexpr (hn::MaxLanes(D()) >= 16) {
+    const V other = hn::ConcatLowerUpper(d, x, x);
+    MergePairs(other, second, best, second);
+  }
+  if constexpr (hn::MaxLanes(D()) >= 8) {
+    MergePairs(hn::SwapAdjacentBlocks(best), hn::SwapAdjacentBlocks(second), best, second);
+  }
+  MergePairs(hn::Shuffle1032(best), hn::Shuffle1032(second), best, second);
+  MergePairs(hn::Shuffle2301(best), hn::Shuffle2301(second), best, second);
+}
+
+// Routes a row of one vector of D or less to its best two, renormalised: one exponential. False,
+// and nothing written, when they are equal or the values need the general way.
 template <class D>
-HWY_INLINE bool ChooseBestTwo(D d, const float* HWY_RESTRICT row, size_t num_experts,
-                              ShortcutChoice& choice) {
+HWY_INLINE bool RouteToBestTwo(D d, const RouterConfig& config, const float* HWY_RESTRICT row,
+                               int32_t* HWY_RESTRICT ids, float* HWY_RESTRICT weights) {
   using V = hn::Vec<D>;
-  const V lowest = hn::Set(d, kMinusInfinity);
+  const auto num_experts = static_cast<size_t>(config.num_experts);
   const V x = LoadPadded(d, row, num_experts);
   const auto finite = hn::Lt(hn::Abs(x), hn::Set(d, std::numeric_limits<float>::infinity()));
   if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return false;
-  const V best = hn::MaxOfLanes(d, x);
-  const auto at_best = hn::Eq(x, best);
-  if (HWY_UNLIKELY(hn::CountTrue(d, at_best) != 1)) return false;
-  const V rest = hn::IfThenElse(at_best, lowest, x);
-  const V second = hn::MaxOfLanes(d, rest);
+  V best;
+  V second;
+  BestTwoOfLanes(d, x, best, second);
   const V difference = hn::Sub(second, best);
-  if (HWY_UNLIKELY(hn::GetLane(difference) < numerics::ExpConstants::kLowestNormal)) return false;
-  choice.experts[0] = static_cast<int32_t>(hn::FindFirstTrue(d, at_best));
-  choice.experts[1] = static_cast<int32_t>(hn::FindFirstTrue(d, hn::Eq(rest, second)));
-  choice.terms[0] = 1.0f;
-  choice.terms[1] = hn::GetLane(ExpNormal(d, difference));
+  const float distance = hn::GetLane(difference);
+  if (HWY_UNLIKELY(distance < numerics::ExpConstants::kLowestNormal || distance == 0.0f)) {
+    return false;
+  }
+  ids[0] = static_cast<int32_t>(hn::FindFirstTrue(d, hn::Eq(x, best)));
+  ids[1] = static_cast<int32_t>(hn::FindFirstTrue(d, hn::Eq(x, second)));
+  // The term of the best is 1.
+  const float term = hn::GetLane(ExpNormal(d, difference));
+  const float total = 1.0f + term;
+  weights[0] = 1.0f / total * config.routed_scaling_factor;
+  weights[1] = term / total * config.routed_scaling_factor;
   return true;
 }
 
@@ -132,18 +160,16 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
 #if SWITCHYARD_ROW_REGISTERS
   if (FitsRegisters(config)) return RouteInRegisters(config, row, ids, weights);
 #endif
+  if (top_k == 2 && config.renormalize && num_experts <= kLanes) {
+    const hn::CappedTag<float, 8> eight;
+    const bool is_routed = num_experts <= hn::Lanes(eight)
+                               ? RouteToBestTwo(eight, config, row, ids, weights)
+                               : RouteToBestTwo(FloatTag(), config, row, ids, weights);
+    if (is_routed) return true;  // ties go the longer way
+  }
   ShortcutChoice choice;
   for (float& term : choice.terms) term = 0.0f;
-  const hn::CappedTag<float, 8> eight;
-  bool is_chosen = false;  // ties go the longer way
-  if (top_k == 2 && config.renormalize && num_experts <= kLanes) {
-    is_chosen = num_experts <= hn::Lanes(eight)
-                    ? ChooseBestTwo(eight, row, num_experts, choice)
-                    : ChooseBestTwo(FloatTag(), row, num_experts, choice);
-  }
-  if (is_chosen) {
-    // Nothing is left to do.
-  } else if (num_experts <= kLanes) {
+  if (num_experts <= kLanes) {
     if (!ChooseTinyRow(row, num_experts, top_k, config.renormalize, choice)) return false;
   } else {
     const size_t size = PaddedSize(num_experts);
