@@ -12,7 +12,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 
-bool IsPadding(const RouteTask& task, int64_t token) {
+HWY_INLINE bool IsPadding(const RouteTask& task, int64_t token) {
   return task.token_mask != nullptr && task.token_mask[token] == 0;
 }
 
