@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "bench/median.h"
 #include "bench/perf_options.h"
+#include "bench/perf_program.h"
 #include "bench/perf_ranks.h"
 #include "bench/perf_table.h"
 #include "bench/perf_values.h"
@@ -35,12 +37,6 @@ double seconds(bool cpu_time) {
   std::timespec time{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
 }
 
 /// One rank's memory and measurements.
@@ -170,14 +166,7 @@ bool measure(Communicator& communicator, const Options& options,
   return !table || table->finish();
 }
 
-int fail(const PerfProcess& process, int exit_code, const std::string& what) {
-  if (process.is_first() || exit_code == 1) std::cerr << "alltoall_perf: " << what << '\n';
-  return exit_code;
-}
-
 int run(int argc, char** argv) {
-  constexpr int kFailure = 1;
-  constexpr int kUsage = 2;
   PerfProcess process;
   Options options;
   CLI::App app{"Times the all-to-all of equal counts between ranks; checks what it times."};
@@ -185,8 +174,7 @@ int run(int argc, char** argv) {
   add_perf_options(app, options);
   app.add_flag("--raw", options.raw,
                "MPI_Alltoallv beside, call by call; the times are medians. With MPI only");
-  try {
-    app.parse(argc, argv);
+  return run_perf_program(app, argc, argv, process, [&] {
     check_perf_options(options);
     static_cast<void>(element_types(options.datatype));
     bool is_right = true;
@@ -197,21 +185,8 @@ int run(int argc, char** argv) {
       const bool held = measure(communicator, options, {argv, argv + argc});
       if (communicator.rank() == 0) is_right = held;
     });
-    return is_right ? 0 : kFailure;
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() != 0) return fail(process, kUsage, error.what());
-    return process.is_first() ? app.exit(error) : 0;  // --help
-  } catch (const InvalidArgument& error) {
-    return fail(process, kUsage, error.what());
-  } catch (const IoError& error) {
-    return fail(process, kUsage, error.what());
-  } catch (const Unavailable& error) {
-    return fail(process, kUsage, error.what());
-  } catch (const std::bad_alloc&) {
-    return fail(process, kFailure, "out of memory");
-  } catch (const std::exception& error) {
-    return fail(process, kFailure, error.what());
-  }
+    return is_right;
+  });
 }
 
 }  // namespace

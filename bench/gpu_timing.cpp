@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "bench/median.h"
 #include "tests/simt/device_array.h"
 
 namespace switchyard::bench {
@@ -25,12 +26,6 @@ class Event {
  private:
   cudaEvent_t handle_ = nullptr;
 };
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 }  // namespace
 

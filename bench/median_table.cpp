@@ -1,6 +1,6 @@
 #include "bench/median_table.h"
 
-#include <algorithm>
+#include "bench/median.h"
 
 namespace switchyard::bench {
 
@@ -19,9 +19,7 @@ void MedianReporter::ReportRuns(const std::vector<Run>& runs) {
 double MedianReporter::nanoseconds(const std::string& name) const {
   const auto found = samples_.find(name);
   if (found == samples_.end()) return 0.0;
-  std::vector<double> sorted = found->second;
-  std::sort(sorted.begin(), sorted.end());
-  return sorted[sorted.size() / 2];
+  return median(found->second);
 }
 
 void run_interleaved(MedianReporter& reporter, int repetitions, const std::string& filter) {

@@ -4,10 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <numeric>
-#include <thread>
 
 #include "switchyard/errors.h"
 #include "switchyard/in_process_communicator.h"
@@ -35,24 +32,7 @@ void run_threads(const PerfOptions& options, const std::function<void(Communicat
     throw InvalidArgument("-t times -g is " + std::to_string(size) + ", must be at most " +
                           std::to_string(kMaxThreads));
   }
-  auto ends = make_in_process_communicators(static_cast<int>(size), communicator_options(options));
-  std::mutex mutex;
-  std::exception_ptr first;
-  std::vector<std::thread> threads;
-  threads.reserve(ends.size());
-  for (std::unique_ptr<Communicator>& end : ends) {
-    threads.emplace_back([&, mine = std::move(end)]() mutable {
-      try {
-        body(*mine);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!first) first = std::current_exception();
-      }
-      mine.reset();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (first) std::rethrow_exception(first);
+  run_ranks_as_threads(static_cast<int>(size), body, communicator_options(options));
 }
 
 }  // namespace

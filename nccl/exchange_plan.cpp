@@ -161,10 +161,7 @@ void ExpertExchange::Implementation::list_trips(AllToAllPlan::State& state, Stre
   state.by_trip.resize(trips_, state.num_tokens);
   const MatrixView<int64_t> rows = state.by_trip.view().assignment_to_row;
   std::fill_n(rows.data, rows.rows * rows.cols, -1);
-  state.by_trip.view().tokens_per_expert[0] = num_sent;
-  state.by_trip.view().expert_offsets[0] = 0;
-  state.by_trip.view().expert_offsets[1] = num_sent;
-  *state.by_trip.view().totals = {.num_rows = num_sent, .kept_assignments = num_sent};
+  state.by_trip.keep_as_one_expert(num_sent);
 
   std::vector<int64_t> next = state.trips_sent.offsets;
   state.last_token.assign(next.size(), -1);
@@ -236,10 +233,7 @@ void ExpertExchange::Implementation::prepare_departures(AllToAllPlan::State& sta
       departures.assignment_to_row.row(segment.first_row + i)[0] = departed++;
     }
   }
-  departures.tokens_per_expert[0] = departed;
-  departures.expert_offsets[0] = 0;
-  departures.expert_offsets[1] = departed;
-  *departures.totals = {.num_rows = departed, .kept_assignments = departed};
+  state.departures.keep_as_one_expert(departed);
 }
 
 }  // namespace switchyard

@@ -23,4 +23,11 @@ void OwnedPermutation::resize(const Permuter& permuter, int64_t num_tokens) {
            .totals = totals_.data()};
 }
 
+void OwnedPermutation::keep_as_one_expert(int64_t num_rows) {
+  view_.tokens_per_expert[0] = num_rows;
+  view_.expert_offsets[0] = 0;
+  view_.expert_offsets[1] = num_rows;
+  *view_.totals = {.num_rows = num_rows, .kept_assignments = num_rows};
+}
+
 }  // namespace switchyard::nccl

@@ -15,6 +15,8 @@ class OwnedPermutation {
 
   /// Takes the shape of a batch for `permuter`. Allocates where no batch was as large before.
   void resize(const Permuter& permuter, int64_t num_tokens);
+  /// Says that the rows, whose order the caller fills in, are `num_rows` of one expert.
+  void keep_as_one_expert(int64_t num_rows);
   [[nodiscard]] const Permutation& view() const { return view_; }
   [[nodiscard]] const PermutationTotals& totals() const { return totals_[0]; }
 

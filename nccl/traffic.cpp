@@ -63,6 +63,23 @@ TrafficMatrix TrafficMatrix::transposed() const {
   return back;
 }
 
+TrafficMatrix traffic_of(const ExpertPlacement& placement, MatrixView<const int64_t> slot_counts) {
+  if (slot_counts.rows != placement.num_ranks()) {
+    nccl::refuse("slot_counts has ", slot_counts.rows, " rows, must have ", placement.num_ranks());
+  }
+  if (slot_counts.cols != placement.num_slots()) {
+    nccl::refuse("slot_counts has ", slot_counts.cols, " columns, must have ",
+                 placement.num_slots());
+  }
+  TrafficMatrix traffic(placement.num_ranks());
+  for (int32_t source = 0; source < placement.num_ranks(); ++source) {
+    for (int32_t slot = 0; slot < placement.num_slots(); ++slot) {
+      traffic.at(source, placement.rank_of_slot(slot)) += slot_counts.row(source)[slot];
+    }
+  }
+  return traffic;
+}
+
 TrafficSummary summarize_traffic(const TrafficMatrix& traffic) {
   const RankRows rows = rows_by_rank(traffic);
   TrafficSummary summary;

@@ -138,6 +138,25 @@ TEST(Traffic, SeparatesSendingReceivingAndComputing) {
   EXPECT_EQ(volume.max_bytes_any_rank(), 96);
 }
 
+TEST(Traffic, FollowsTheSlotsOfAPlan) {
+  const std::vector<ExpertReplica> replicas = {{0, 0}, {1, 1}, {2, 1}};
+  const ExpertPlacement placement = ExpertPlacement::from_replicas(3, 2, replicas);
+  const std::vector<int64_t> counts = {5, 1, 2, 0, 7, 4};
+  const TrafficMatrix traffic = traffic_of(placement, {counts.data(), 2, 3});
+  EXPECT_EQ(traffic.at(0, 0), 5);
+  EXPECT_EQ(traffic.at(0, 1), 3);
+  EXPECT_EQ(traffic.at(1, 0), 0);
+  EXPECT_EQ(traffic.at(1, 1), 11);
+  EXPECT_EQ(refusal([&] {
+              traffic_of(placement, {counts.data(), 3, 2});
+            }),
+            "slot_counts has 3 rows, must have 2");
+  EXPECT_EQ(refusal([&] {
+              traffic_of(placement, {counts.data(), 2, 2});
+            }),
+            "slot_counts has 2 columns, must have 3");
+}
+
 TEST(Traffic, RefusesNegativeSizes) {
   EXPECT_EQ(refusal([] { TrafficMatrix(-1); }), "num_ranks is -1, must be 0 or more");
   EXPECT_EQ(refusal([] { traffic_volume(TrafficMatrix(1), -4); }),

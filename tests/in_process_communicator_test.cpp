@@ -118,6 +118,31 @@ TEST(InProcessFaults, ARankThatThrowsAmidAnExchangeEndsTheOthers) {
   EXPECT_NE(errors[0].find("peer 1, dispatch"), std::string::npos) << errors[0];
 }
 
+TEST(RanksAsThreads, ThrowWhatMadeTheOthersFail) {
+  const auto run = [](const CommunicatorOptions& options) {
+    run_ranks_as_threads(
+        3,
+        [](Communicator& communicator) {
+          communicator.barrier("before");
+          if (communicator.rank() == 2) throw InvalidArgument("out of luck");
+          communicator.barrier("after");
+        },
+        options);
+  };
+  EXPECT_EQ(refusal<InvalidArgument>([&] { run({}); }), "out of luck");
+  EXPECT_EQ(refusal<InvalidArgument>([&] { run({.timeout_ms = 0}); }),
+            "timeout_ms is 0, must be 1 or more");
+}
+
+TEST(RanksAsThreads, ThrowTheFirstRanksErrorWhereAllFailToMeet) {
+  EXPECT_EQ(refusal<CommunicationError>([] {
+              run_ranks_as_threads(2, [](Communicator& communicator) {
+                communicator.barrier(communicator.rank() == 0 ? "plan" : "combine");
+              });
+            }).find("rank 0, "),
+            0u);
+}
+
 TEST(InProcessFaults, AnotherPhaseIsNamed) {
   const auto errors = run_in_process(2, [](Communicator& communicator) {
     communicator.barrier(communicator.rank() == 0 ? "dispatch" : "combine");

@@ -121,15 +121,12 @@ void RankPipeline::exchange(const TraceLayer& layer, const Batch& batch, ExpertE
 void RankPipeline::count(const ExpertPlacement& placement, const AllToAllPlan& plan,
                          LayerResults& results) const {
   const MatrixView<const int64_t> counts = plan.slot_counts();
-  for (int32_t source = 0; source < placement.num_ranks(); ++source) {
-    for (int32_t slot = 0; slot < placement.num_slots(); ++slot) {
-      const int32_t expert = placement.slot_to_expert()[static_cast<std::size_t>(slot)];
-      const int64_t rows = counts.row(source)[slot];
-      if (rows == 0) continue;
-      results.send_counts.at(source, placement.rank_of_slot(slot)) += rows;
-      if (expert < config_.num_experts) {
-        results.tokens_per_expert[static_cast<std::size_t>(expert)] += rows;
-      }
+  results.send_counts = traffic_of(placement, counts);
+  for (int32_t slot = 0; slot < placement.num_slots(); ++slot) {
+    const int32_t expert = placement.slot_to_expert()[static_cast<std::size_t>(slot)];
+    if (expert < 0 || expert >= config_.num_experts) continue;
+    for (int64_t source = 0; source < counts.rows; ++source) {
+      results.tokens_per_expert[static_cast<std::size_t>(expert)] += counts.row(source)[slot];
     }
   }
 }

@@ -8,13 +8,13 @@
 #include <string>
 
 #include "switchyard/errors.h"
+#include "switchyard/in_process_communicator.h"
 #include "switchyard/output_file.h"
 #include "tools/commands.h"
 #include "tools/layer_pipeline.h"
 #include "tools/mpi_job.h"
 #include "tools/placement_file.h"
 #include "tools/rank_pipeline.h"
-#include "tools/rank_threads.h"
 #include "tools/report.h"
 #include "tools/routed_layer.h"
 #include "tools/routing_options.h"
@@ -238,8 +238,8 @@ void run(const RunOptions& options) {
   if (num_ranks == 1) {
     run.run_alone();
   } else {
-    run_on_ranks(static_cast<int>(num_ranks),
-                 [&](Communicator& communicator) { run.run_rank(communicator); });
+    run_ranks_as_threads(static_cast<int>(num_ranks),
+                         [&](Communicator& communicator) { run.run_rank(communicator); });
   }
   run.tell();
 }

@@ -1,6 +1,7 @@
 // Ranks that are threads of one process.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,5 +15,12 @@ namespace switchyard {
 /// @throws InvalidArgument  unless 1 <= size <= 65536, or for refused options.
 std::vector<std::unique_ptr<Communicator>> make_in_process_communicators(
     int size, const CommunicatorOptions& options = {});
+
+/// Calls `body` on every rank of such a group, each on a thread of its own, and returns when all
+/// have returned.
+/// @throws as make_in_process_communicators(), and what a rank threw; where several did, what made
+///         the others fail.
+void run_ranks_as_threads(int size, const std::function<void(Communicator&)>& body,
+                          const CommunicatorOptions& options = {});
 
 }  // namespace switchyard

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "switchyard/expert_placement.h"
+#include "switchyard/tensor_view.h"
+
 namespace switchyard {
 
 /// [num_ranks, num_ranks] rows of traffic, from row to column.
@@ -33,6 +36,13 @@ class TrafficMatrix {
   int32_t num_ranks_ = 0;
   std::vector<int64_t> rows_;
 };
+
+/// The traffic of a plan without deduplication.
+///
+/// @param slot_counts  [num_ranks, num_slots] assignments of each rank for each slot, as
+///                     AllToAllPlan::slot_counts() has them.
+/// @throws InvalidArgument  for another shape, naming both numbers.
+TrafficMatrix traffic_of(const ExpertPlacement& placement, MatrixView<const int64_t> slot_counts);
 
 /// Rows that leave their rank, and rows that each rank works on. An imbalance is max / mean over
 /// the ranks, 1 where there is nothing.

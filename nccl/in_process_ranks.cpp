@@ -1,5 +1,4 @@
-#include "tools/rank_threads.h"
-
+// Runs ranks that are threads of one process.
 #include <exception>
 #include <memory>
 #include <thread>
@@ -8,7 +7,7 @@
 #include "switchyard/errors.h"
 #include "switchyard/in_process_communicator.h"
 
-namespace switchyard::tools {
+namespace switchyard {
 namespace {
 
 /// A rank that fails takes the others with it, which then fail to reach it.
@@ -24,8 +23,9 @@ bool is_consequence(const std::exception_ptr& error) {
 
 }  // namespace
 
-void run_on_ranks(int num_ranks, const std::function<void(Communicator&)>& body) {
-  std::vector<std::unique_ptr<Communicator>> ends = make_in_process_communicators(num_ranks);
+void run_ranks_as_threads(int size, const std::function<void(Communicator&)>& body,
+                          const CommunicatorOptions& options) {
+  std::vector<std::unique_ptr<Communicator>> ends = make_in_process_communicators(size, options);
   std::vector<std::exception_ptr> errors(ends.size());
   std::vector<std::thread> threads;
   for (std::size_t rank = 0; rank < ends.size(); ++rank) {
@@ -48,4 +48,4 @@ void run_on_ranks(int num_ranks, const std::function<void(Communicator&)>& body)
   if (first != nullptr) std::rethrow_exception(first);
 }
 
-}  // namespace switchyard::tools
+}  // namespace switchyard

@@ -1,0 +1,254 @@
+#include "bench/moe_rank.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "bench/median.h"
+#include "bench/perf_ranks.h"
+#include "switchyard/errors.h"
+#ifdef SWITCHYARD_MPI
+#include "bench/raw_alltoallv.h"
+#endif
+
+namespace switchyard::bench {
+
+DataType element_type(const std::string& name) {
+  if (name == "bf16") return DataType::kBFloat16;
+  if (name == "f16") return DataType::kFloat16;
+  if (name == "f32") return DataType::kFloat32;
+  throw InvalidArgument("--dtype is '" + name + "', must be bf16, f16 or f32");
+}
+
+MoeRank::MoeRank(Communicator& communicator, const MoeOptions& options, const MoeChoices& choices)
+    : communicator_(communicator),
+      options_(options),
+      choices_(choices),
+      dtype_(element_type(options.element)),
+      row_bytes_(options.hidden * size_of(dtype_)),
+      exchange_(
+          {.placement = ExpertPlacement::contiguous(choices.num_experts(), communicator.size()),
+           .top_k = choices.top_k(),
+           .max_tokens = *std::max_element(options.tokens.begin(), options.tokens.end()),
+           .block_rows = options.block_rows,
+           .deduplicate = options.deduplicate},
+          communicator, {.num_threads = 1}),
+      plan_(exchange_.make_plan()),
+      plan_workspace_(exchange_.plan_workspace_bytes()) {}
+
+MoeResult MoeRank::measure(int64_t num_tokens) {
+  prepare(num_tokens);
+  std::array<std::vector<double>, kNumWorks> times;
+  for (int64_t i = -options_.warmup; i < options_.iterations; ++i) {
+    for (std::size_t work = 0; work < kNumWorks; ++work) {
+      const double taken = time(static_cast<Work>(work));
+      if (i >= 0) times[work].push_back(taken);
+    }
+  }
+  MoeResult result;
+  result.tokens = num_tokens;
+  result.rows = total_rows();
+  result.bytes = result.rows * row_bytes_;
+  for (std::size_t work = 0; work < kNumWorks; ++work) {
+    result.seconds[work] = median(slowest(times[work]));
+  }
+  const TrafficMatrix traffic = traffic_of(exchange_.config().placement, plan_.slot_counts());
+  result.traffic = summarize_traffic(traffic);
+  const std::optional<LinkCost> fitted = link(result.bytes / communicator_.size());
+  if (fitted) {
+    const ExchangeCostModel model{.ranks_per_node = communicator_.size(),
+                                  .node = *fitted,
+                                  .network = {},
+                                  .shares_node_bandwidth = true};
+    result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
+    result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
+  }
+  if (options_.deduplicate) {
+    const AllToAllCounts counts = plan_.dispatch_counts();
+    result.trips = sum(static_cast<double>(counts.send_offsets[communicator_.size()]));
+  }
+  if (options_.checks > 0) result.wrong = sum(static_cast<double>(count_wrong()));
+  return result;
+}
+
+void MoeRank::prepare(int64_t num_tokens) {
+  num_tokens_ = num_tokens;
+  ids_ = choices_.tokens(communicator_.rank() * num_tokens, num_tokens);
+  weights_.assign(ids_.size(), 1.0f / static_cast<float>(choices_.top_k()));
+  tokens_ = Buffer<std::byte>(num_tokens * row_bytes_);
+  combined_ = Buffer<std::byte>(num_tokens * row_bytes_);
+  const TensorView rows{tokens_.data(), dtype_, num_tokens, options_.hidden, options_.hidden};
+  for (int64_t token = 0; token < num_tokens; ++token) {
+    for (int64_t i = 0; i < options_.hidden; ++i) {
+      set_element(rows, token, i,
+                  static_cast<float>((token * 31 + i * 7 + communicator_.rank()) % 251 - 125));
+    }
+  }
+  make_plan();
+  const int64_t num_rows = plan_.num_expert_rows();
+  expert_rows_ = {};
+  if (!options_.private_rows) {
+    expert_rows_ =
+        communicator_.allocate_shared("rows", std::max<int64_t>(1, num_rows * row_bytes_));
+  }
+  if (expert_rows_.empty()) {
+    private_rows_ = Buffer<std::byte>(num_rows * row_bytes_);
+    expert_rows_ = private_rows_.bytes();
+  }
+  workspace_ = Buffer<std::byte>(
+      std::max(exchange_.dispatch_workspace_bytes(plan_, row_bytes_),
+               exchange_.combine_workspace_bytes(plan_, options_.hidden, dtype_)));
+  const AllToAllCounts back = plan_.combine_counts();
+  const int64_t received = back.send_offsets[communicator_.size()];
+  const int64_t sent = back.recv_offsets[communicator_.size()];
+  raw_from_ = Buffer<std::byte>(sent * row_bytes_);
+  raw_to_ = Buffer<std::byte>(std::max(sent, received) * row_bytes_);
+  // Touched, so that no measurement finds fresh pages.
+  std::fill(raw_from_.begin(), raw_from_.end(), std::byte{1});
+  std::fill(raw_to_.begin(), raw_to_.end(), std::byte{2});
+  std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{3});
+#ifdef SWITCHYARD_MPI
+  if (std::string(communicator_.transport()) == "mpi") {
+    raw_call_ = raw_alltoallv(raw_from_.data(), raw_to_.data(), back.inverse(), row_bytes_);
+  }
+#endif
+}
+
+void MoeRank::make_plan() {
+  exchange_.plan({ids_.data(), num_tokens_, choices_.top_k()}, plan_, plan_workspace_.bytes());
+}
+
+void MoeRank::dispatch() {
+  exchange_.start_dispatch(plan_,
+                           {std::as_const(tokens_).matrix(num_tokens_, row_bytes_),
+                            {expert_rows_.data(), plan_.num_expert_rows(), row_bytes_}},
+                           {}, workspace_.bytes());
+  exchange_.finish_dispatch();
+}
+
+void MoeRank::combine() {
+  const TensorView answers{expert_rows_.data(), dtype_, plan_.num_expert_rows(), options_.hidden,
+                           options_.hidden};
+  const TensorView tokens{combined_.data(), dtype_, num_tokens_, options_.hidden, options_.hidden};
+  exchange_.start_combine(
+      plan_,
+      {answers, MatrixView<const float>(weights_.data(), num_tokens_, choices_.top_k()), tokens},
+      workspace_.bytes());
+  exchange_.finish_combine();
+}
+
+void MoeRank::raw() {
+  if (raw_call_) return raw_call_();
+  const AllToAllCounts counts = plan_.combine_counts().inverse();
+  const int64_t sent = counts.send_offsets[communicator_.size()];
+  const int64_t received = counts.recv_offsets[communicator_.size()];
+  communicator_.start_all_to_all(
+      "raw", {std::as_const(raw_from_).matrix(sent, row_bytes_), {}, counts.send_offsets},
+      {raw_to_.matrix(received, row_bytes_), counts.recv_offsets, {}, {}});
+  communicator_.finish_all_to_all();
+}
+
+void MoeRank::copy() {
+  std::memcpy(raw_to_.data(), raw_from_.data(), static_cast<std::size_t>(raw_from_.size()));
+}
+
+double MoeRank::time(Work work) {
+  communicator_.barrier("start");
+  const auto start = std::chrono::steady_clock::now();
+  switch (work) {
+    case kPlan:
+      make_plan();
+      break;
+    case kDispatch:
+      dispatch();
+      break;
+    case kCombine:
+      combine();
+      break;
+    case kRaw:
+      raw();
+      break;
+    default:
+      copy();
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::vector<double> MoeRank::slowest(const std::vector<double>& mine) {
+  std::vector<double> all(mine.size() * static_cast<std::size_t>(communicator_.size()));
+  communicator_.all_gather("times", std::as_bytes(std::span(mine)),
+                           std::as_writable_bytes(std::span(all)));
+  std::vector<double> most(mine.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    most[i % mine.size()] = std::max(most[i % mine.size()], all[i]);
+  }
+  return most;
+}
+
+int64_t MoeRank::sum(double mine) {
+  double total = 0.0;
+  for (const double value : gather_values(communicator_, mine)) total += value;
+  return static_cast<int64_t>(total);
+}
+
+int64_t MoeRank::total_rows() {
+  return sum(static_cast<double>(plan_.combine_counts().send_offsets[communicator_.size()]));
+}
+
+std::optional<LinkCost> MoeRank::link(int64_t bytes_per_rank) {
+  const int size = communicator_.size();
+  if (size == 1) return std::nullopt;
+  std::vector<ExchangeTiming> timings;
+  const int64_t least = std::max<int64_t>(1 << 16, bytes_per_rank / 8);
+  for (int64_t bytes = least; bytes <= 16 * least; bytes *= 2) {
+    const Buffer<std::byte> from(bytes);
+    Buffer<std::byte> to(bytes);
+    const int64_t block = bytes / size;
+    std::vector<double> times;
+    for (int i = 0; i < 7; ++i) {
+      communicator_.barrier("fit");
+      const auto start = std::chrono::steady_clock::now();
+      communicator_.start_equal_all_to_all("fit", from.matrix(size, block), to.matrix(size, block),
+                                           1);
+      communicator_.finish_all_to_all();
+      times.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    timings.push_back({size, block * size, median(slowest(times))});
+  }
+  try {
+    return fit_link(timings, true);
+  } catch (const InvalidArgument&) {
+    return std::nullopt;
+  }
+}
+
+int64_t MoeRank::count_wrong() {
+  std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{0});
+  std::fill(combined_.begin(), combined_.end(), std::byte{0});
+  dispatch();
+  combine();
+  const ConstTensorView tokens{tokens_.data(), dtype_, num_tokens_, options_.hidden,
+                               options_.hidden};
+  const ConstTensorView combined{combined_.data(), dtype_, num_tokens_, options_.hidden,
+                                 options_.hidden};
+  std::vector<float> expected_row(1);
+  const TensorView rounded{expected_row.data(), dtype_, 1, 1, 1};
+  int64_t wrong = 0;
+  for (int64_t token = 0; token < num_tokens_; ++token) {
+    for (int64_t i = 0; i < options_.hidden; ++i) {
+      float expected = 0.0f;
+      for (int32_t slot = 0; slot < choices_.top_k(); ++slot) {
+        const auto at = static_cast<std::size_t>(token * choices_.top_k() + slot);
+        if (ids_[at] < 0) continue;
+        expected = std::fma(weights_[at], element_at(tokens, token, i), expected);
+      }
+      set_element(rounded, 0, 0, expected);
+      wrong += element_at(combined, token, i) != element_at(rounded, 0, 0);
+    }
+  }
+  return wrong;
+}
+
+}  // namespace switchyard::bench
