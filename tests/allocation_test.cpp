@@ -11,6 +11,7 @@
 #include "switchyard/expert_choice.h"
 #include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
+#include "switchyard/routing_stats.h"
 #include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
@@ -179,6 +180,53 @@ TEST(Allocation, Contract7_AffinityAllocatesOnlyWhenItIsMade) {
         << name_of(backend);
   }
   EXPECT_EQ(activations[39], 4003);
+}
+
+TEST(Allocation, Contract7_RecordingStatisticsNeverAllocates) {
+  const std::vector<int64_t> counts(256, 3);
+  const std::vector<int32_t> ids = {1, 2, 3, 255};
+  const std::vector<float> masses(100, 0.1f);
+  RoutingStats stats({.num_layers = 2, .num_experts = 256, .num_recorders = 1});
+  double percentile = 0.0;
+  EXPECT_EQ(allocations_of([&] {
+              for (int i = 0; i < 1100; ++i) {
+                stats.record({.layer = 1,
+                              .num_tokens = 96,
+                              .tokens_per_expert = {counts.data(), 256},
+                              .balance_loss = 1.0,
+                              .z_loss = 2.0,
+                              .expert_capacity = 4,
+                              .latency_ns = i});
+                stats.record({.num_tokens = 2, .expert_ids = {ids.data(), 2, 2}});
+              }
+              stats.record_residency(0, 1, 2);
+              stats.record_sacrificed_mass(0, {masses.data(), 100});
+              stats.record_sacrificed_mass(0, 0.5);
+              stats.record_plan(10);
+              stats.record_exchange(10, 20);
+              stats.record_rebalance(3);
+              percentile = stats.latency_percentile_ns(Phase::kRouting, 99.0);
+            }),
+            0);
+  EXPECT_GT(percentile, 1000.0);
+}
+
+TEST(Allocation, Contract7_RecordingFromMoreThreadsThanCellsNeverAllocates) {
+  const std::vector<int64_t> counts(256, 3);
+  RoutingStats stats({.num_experts = 256, .num_recorders = 1});
+  ThreadPool threads(4);
+  struct Work {
+    RoutingStats& stats;
+    const std::vector<int64_t>& counts;
+  } work{stats, counts};
+  const auto record = [](void* context, int) {
+    auto& shared = *static_cast<Work*>(context);
+    for (int i = 0; i < 2000; ++i) {
+      shared.stats.record({.num_tokens = 96, .tokens_per_expert = {shared.counts.data(), 256}});
+    }
+  };
+  EXPECT_EQ(allocations_of([&] { threads.parallel_for(4, record, &work); }), 0);
+  EXPECT_EQ(stats.snapshot().total().sums.routings, 8000);
 }
 
 std::string test_name(const ::testing::TestParamInfo<ScoreFunction>& test) {
