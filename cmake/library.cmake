@@ -51,6 +51,12 @@ if(SWITCHYARD_MPI)
   install(EXPORT switchyard_mpi_targets FILE switchyard-mpi-targets.cmake NAMESPACE switchyard::
           DESTINATION ${package_dir})
 endif()
+if(SWITCHYARD_PROMETHEUS)
+  install(TARGETS switchyard_prometheus EXPORT switchyard_prometheus_targets
+          ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT switchyard_prometheus_targets FILE switchyard-prometheus-targets.cmake
+          NAMESPACE switchyard:: DESTINATION ${package_dir})
+endif()
 if(TARGET switchyard_nccl_transport)
   install(TARGETS switchyard_nccl_transport EXPORT switchyard_nccl_targets
           ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -78,4 +78,11 @@ void write_log(LogLevel level, std::string_view message) {
 }
 
 }  // namespace cpu
+
+bool is_logged(LogLevel level) { return cpu::log_enabled(level); }
+
+void log_line(LogLevel level, std::string_view message) {
+  if (is_logged(level)) cpu::write_log(level, message);
+}
+
 }  // namespace switchyard

@@ -56,6 +56,15 @@ TEST_F(Logging, AnEmptySinkRestoresTheDefault) {
   EXPECT_TRUE(lines_.empty());
 }
 
+TEST_F(Logging, LinesOfOthersGoTheSameWay) {
+  record();
+  EXPECT_FALSE(is_logged(LogLevel::kInfo));
+  EXPECT_TRUE(is_logged(LogLevel::kWarning));
+  log_line(LogLevel::kInfo, "quiet");
+  log_line(LogLevel::kWarning, "loud");
+  EXPECT_EQ(lines_, (std::vector<std::pair<LogLevel, std::string>>{{LogLevel::kWarning, "loud"}}));
+}
+
 TEST_F(Logging, ThreadsWriteOneLineAtATime) {
   record();
   std::vector<std::thread> threads;

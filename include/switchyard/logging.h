@@ -19,4 +19,10 @@ void set_log_sink(LogSink sink);
 /// Lines below `level` are discarded before they are made. Default: kWarning.
 void set_log_level(LogLevel level);
 
+/// Whether a line of this level would be written.
+[[nodiscard]] bool is_logged(LogLevel level);
+
+/// Writes a line as the library writes its own: to the sink, unless the level discards it.
+void log_line(LogLevel level, std::string_view message);
+
 }  // namespace switchyard
