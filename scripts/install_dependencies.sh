@@ -7,13 +7,14 @@ set -euo pipefail
 
 tools=(g++:g++ cmake:cmake ninja:ninja-build ccache:ccache) # command:package
 libraries=(libhwy-dev libspdlog-dev libfmt-dev libcli11-dev nlohmann-json3-dev libgtest-dev
-  libbenchmark-dev libopenmpi-dev openmpi-bin)
+  libbenchmark-dev libopenmpi-dev openmpi-bin prometheus-cpp-dev)
 developer=0
 case "${1-}" in
   "") ;;
   --developer)
     developer=1
-    tools+=(clang++:clang clang-format:clang-format clang-tidy:clang-tidy gcovr:gcovr git:git)
+    tools+=(clang++:clang clang-format:clang-format clang-tidy:clang-tidy gcovr:gcovr git:git
+      promtool:prometheus)
     ;;
   *)
     echo "usage: ${0##*/} [--developer]" >&2
@@ -26,8 +27,8 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
 This script installs packages on Debian and Ubuntu only. Elsewhere, install by hand:
   a C++20 compiler (GCC 12 or Clang 14 and later), CMake 3.25 or later, Ninja, ccache (optional)
   Highway 1.0.3 or later, spdlog, fmt, CLI11, nlohmann-json, GoogleTest, Google Benchmark
-  Open MPI 4 or later (optional)
-  for the checks: clang with its sanitizer runtimes, clang-format, clang-tidy, gcovr
+  Open MPI 4 or later, prometheus-cpp 1.0 or later (optional)
+  for the checks: clang with its sanitizer runtimes, clang-format, clang-tidy, gcovr, promtool
 then build with `cmake --preset default && cmake --build --preset default`.
 END
   exit 1

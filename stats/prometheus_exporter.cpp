@@ -3,8 +3,14 @@
 #include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
 
+#include <atomic>
+#include <chrono>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -60,6 +66,26 @@ class PrometheusExporter::Server {
     }
     exposer_->RegisterCollectable(statistics_);
   }
+  /// Asked to end, the server sleeps on until somebody connects, or for two seconds.
+  ~Server() {
+    std::atomic<bool> has_ended{false};
+    std::thread visitor;
+    try {
+      visitor = std::thread([&] {
+        while (!has_ended.load()) {
+          stats::knock(address);
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+      });
+    } catch (const std::system_error&) {
+      // Then it takes the two seconds.
+    }
+    exposer_.reset();
+    has_ended = true;
+    if (visitor.joinable()) visitor.join();
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
 
   const stats::SocketAddress address;
   const std::string text;

@@ -7,7 +7,7 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
+#include <cstdint>
 #include <system_error>
 
 #include "stats/refuse.h"
@@ -18,19 +18,13 @@ namespace {
 
 constexpr char kLoopback[] = "127.0.0.1";
 
-bool is_address(int family, const std::string& host) {
-  in6_addr parsed{};
-  return inet_pton(family, host.c_str(), &parsed) == 1;
-}
-
-/// The host before ":PORT", without brackets.
+/// The host before ":PORT".
 std::string host_of(std::string_view text, std::string_view host) {
   if (host.empty() || host == "localhost") return kLoopback;
-  const bool has_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  std::string name(has_brackets ? host.substr(1, host.size() - 2) : host);
-  if (!is_address(has_brackets ? AF_INET6 : AF_INET, name)) {
-    refuse("address is ", text, ": ", host,
-           " is no IPv4 address, no IPv6 address in brackets and not localhost");
+  std::string name(host);
+  in_addr parsed{};
+  if (inet_pton(AF_INET, name.c_str(), &parsed) != 1) {
+    refuse("address is ", text, ": ", host, " is no IPv4 address and not localhost");
   }
   return name;
 }
@@ -48,7 +42,7 @@ int port_of(std::string_view text, std::string_view digits) {
 /// A socket that is closed again.
 class Socket {
  public:
-  explicit Socket(int family) : descriptor_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+  Socket() : descriptor_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
   ~Socket() {
     if (descriptor_ >= 0) close(descriptor_);
   }
@@ -60,11 +54,22 @@ class Socket {
   int descriptor_;
 };
 
+/// As the system's calls take it.
+struct SystemAddress {
+  explicit SystemAddress(const SocketAddress& address) {
+    in4.sin_family = AF_INET;
+    in4.sin_port = htons(static_cast<uint16_t>(address.port));
+    inet_pton(AF_INET, address.host.c_str(), &in4.sin_addr);
+  }
+  [[nodiscard]] sockaddr* get() { return reinterpret_cast<sockaddr*>(&in4); }
+
+  sockaddr_in in4{};
+  socklen_t size = sizeof(in4);
+};
+
 }  // namespace
 
-std::string SocketAddress::text() const {
-  return (is_ipv6() ? "[" + host + "]" : host) + ":" + std::to_string(port);
-}
+std::string SocketAddress::text() const { return host + ":" + std::to_string(port); }
 
 SocketAddress parse_socket_address(std::string_view text) {
   const std::size_t colon = text.rfind(':');
@@ -75,33 +80,23 @@ SocketAddress parse_socket_address(std::string_view text) {
 }
 
 int find_port(const SocketAddress& address) {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  if (address.is_ipv6()) {
-    auto* const in6 = reinterpret_cast<sockaddr_in6*>(&storage);
-    in6->sin6_family = AF_INET6;
-    in6->sin6_port = htons(static_cast<uint16_t>(address.port));
-    inet_pton(AF_INET6, address.host.c_str(), &in6->sin6_addr);
-    size = sizeof(*in6);
-  } else {
-    auto* const in4 = reinterpret_cast<sockaddr_in*>(&storage);
-    in4->sin_family = AF_INET;
-    in4->sin_port = htons(static_cast<uint16_t>(address.port));
-    inet_pton(AF_INET, address.host.c_str(), &in4->sin_addr);
-    size = sizeof(*in4);
-  }
-  auto* const any = reinterpret_cast<sockaddr*>(&storage);
-  const Socket listener(storage.ss_family);
+  SystemAddress system(address);
+  const Socket listener;
   const int reuse = 1;  // a port whose last connections are still closing is free
   if (listener.get() < 0 ||
       setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) != 0 ||
-      bind(listener.get(), any, size) != 0 || listen(listener.get(), 1) != 0 ||
-      getsockname(listener.get(), any, &size) != 0) {
+      bind(listener.get(), system.get(), system.size) != 0 || listen(listener.get(), 1) != 0 ||
+      getsockname(listener.get(), system.get(), &system.size) != 0) {
     throw Unavailable("cannot listen on " + address.text() + ": " +
                       std::system_category().message(errno));
   }
-  return ntohs(address.is_ipv6() ? reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port
-                                 : reinterpret_cast<sockaddr_in*>(&storage)->sin_port);
+  return ntohs(system.in4.sin_port);
+}
+
+void knock(const SocketAddress& address) {
+  SystemAddress system(address);
+  const Socket visitor;
+  if (visitor.get() >= 0) static_cast<void>(connect(visitor.get(), system.get(), system.size));
 }
 
 }  // namespace switchyard::stats

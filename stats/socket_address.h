@@ -7,12 +7,10 @@
 namespace switchyard::stats {
 
 struct SocketAddress {
-  std::string host;  ///< IPv4, or IPv6 without brackets
+  std::string host;  ///< IPv4
   int port = 0;
 
-  [[nodiscard]] bool is_ipv6() const { return host.find(':') != std::string::npos; }
-  /// "127.0.0.1:9464" or "[::1]:9464"
-  [[nodiscard]] std::string text() const;
+  [[nodiscard]] std::string text() const;  ///< "127.0.0.1:9464"
 };
 
 /// @param text  "HOST:PORT", ":PORT" or "PORT"; see PrometheusExporter.
@@ -23,5 +21,8 @@ SocketAddress parse_socket_address(std::string_view text);
 /// @return the port: the address's, or a free one where that is 0.
 /// @throws Unavailable  with the system's reason, when that cannot be.
 int find_port(const SocketAddress& address);
+
+/// Connects for a moment, which wakes who listens there. Nothing happens where nobody does.
+void knock(const SocketAddress& address);
 
 }  // namespace switchyard::stats

@@ -22,9 +22,10 @@ struct PrometheusExporterConfig {
 /// docs/metrics.md. Threads of its own serve; they read snapshots, which recorders do not notice.
 class PrometheusExporter {
  public:
-  /// @param address  "HOST:PORT", ":PORT" or "PORT". HOST is an IPv4 address, an IPv6 address in
-  ///                 brackets or "localhost"; without one only this machine is answered, at
-  ///                 127.0.0.1. Port 0: any free one, see port().
+  /// @param address  "HOST:PORT", ":PORT" or "PORT". HOST is an IPv4 address or "localhost";
+  /// without
+  ///                 one only this machine is answered, at 127.0.0.1. Port 0: any free one, see
+  ///                 port().
   /// @param stats    outlives the exporter and stays where it is
   /// @throws InvalidArgument  for an address of another form, or a window below 1 ms.
   /// @throws Unavailable      when the address cannot be listened on, as a port in use, saying why.

@@ -58,6 +58,19 @@ else()
   endif()
 endif()
 
+# So is the exporter for Prometheus.
+if(prometheus)
+  file(COPY ${source_dir}/../prometheus_consumer/ DESTINATION ${work_dir}/prometheus_source)
+  run(${CMAKE_COMMAND} -S ${work_dir}/prometheus_source -B ${work_dir}/prometheus_build -G ${generator}
+      -D CMAKE_BUILD_TYPE=Release -D CMAKE_CXX_COMPILER=${compiler} -D CMAKE_CXX_FLAGS=${flags}
+      -D CMAKE_PREFIX_PATH=${prefix} -D BUILD_SHARED_LIBS=${shared})
+  run(${CMAKE_COMMAND} --build ${work_dir}/prometheus_build)
+  run(${work_dir}/prometheus_build/prometheus_consumer)
+  if(NOT output STREQUAL "listens at 127.0.0.1:\n")
+    message(FATAL_ERROR "the exporter's consumer printed ${output}")
+  endif()
+endif()
+
 # And so is the NCCL transport. That it is linked is all that can be seen without a GPU.
 if(nccl)
   file(COPY ${source_dir}/../nccl_consumer/ DESTINATION ${work_dir}/nccl_source)

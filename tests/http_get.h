@@ -1,0 +1,11 @@
+// The smallest client that a scrape needs.
+#pragma once
+
+#include <string>
+
+namespace switchyard::test {
+
+/// The whole answer to GET `path` from 127.0.0.1, head and body; "" where nobody listens.
+std::string http_get(int port, const std::string& path);
+
+}  // namespace switchyard::test
