@@ -15,6 +15,7 @@
 #include "cpu/reference/permutation.h"
 #include "cpu/reference/routing.h"
 #include "cpu/reference/slot_assignment.h"
+#include "cpu/result_staging.h"
 #include "cpu/routing.h"
 #include "cpu/slot_assignment.h"
 #include "switchyard/errors.h"
@@ -26,6 +27,7 @@
 #include "cuda/hash_routing.h"
 #include "cuda/managed_memory.h"
 #include "cuda/permutation.h"
+#include "cuda/result_staging.h"
 #include "cuda/routing.h"
 #include "cuda/slot_assignment.h"
 #include "cuda/sorting_router.h"
@@ -73,6 +75,18 @@ void synchronize([[maybe_unused]] Backend backend, [[maybe_unused]] StreamView s
 #ifdef SWITCHYARD_CUDA
   if (cpu::resolve_backend(backend) == Backend::kCuda) cuda::synchronize(stream);
 #endif
+}
+
+std::unique_ptr<ResultStaging> make_result_staging(int64_t num_slots, int64_t slot_bytes,
+                                                   Backend backend) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) {
+    return cuda::make_cuda_staging(num_slots, slot_bytes);
+  }
+#else
+  cpu::resolve_backend(backend);
+#endif
+  return cpu::make_host_staging(num_slots, slot_bytes);
 }
 
 namespace cpu {

@@ -6,7 +6,17 @@ namespace switchyard {
 
 using cpu::refuse;
 
-RouterLosses finalize_router_losses(VectorView<const int64_t> loss_sums,
+namespace {
+
+double mean_probability(VectorView<const int64_t> loss_sums, int64_t expert) {
+  using Layout = RouterLossLayout;
+  const auto sum = static_cast<double>(loss_sums[Layout::kProbability + expert]);
+  return sum * Layout::kProbabilityUnit / static_cast<double>(loss_sums[Layout::kTokens]);
+}
+
+}  // namespace
+
+RouterLossValues router_loss_values(VectorView<const int64_t> loss_sums,
                                     VectorView<const int64_t> tokens_per_expert) {
   using Layout = RouterLossLayout;
   const int64_t num_experts = loss_sums.size - Layout::kProbability;
@@ -21,26 +31,36 @@ RouterLosses finalize_router_losses(VectorView<const int64_t> loss_sums,
   }
   if (tokens_per_expert.data == nullptr) refuse("tokens_per_expert is a null pointer");
 
-  RouterLosses losses;
-  losses.mean_probability = Buffer<double>(num_experts);
+  RouterLossValues losses;
   losses.num_tokens = loss_sums[Layout::kTokens];
   if (losses.num_tokens == 0) return losses;
 
-  const auto num_tokens = static_cast<double>(losses.num_tokens);
   losses.z_loss = (static_cast<double>(loss_sums[Layout::kZWhole]) +
                    static_cast<double>(loss_sums[Layout::kZFraction]) * Layout::kFractionUnit) /
-                  num_tokens;
+                  static_cast<double>(losses.num_tokens);
   int64_t assignments = 0;
   double weighted = 0.0;
   for (int64_t expert = 0; expert < num_experts; ++expert) {
-    const auto sum = static_cast<double>(loss_sums[Layout::kProbability + expert]);
-    losses.mean_probability[expert] = sum * Layout::kProbabilityUnit / num_tokens;
     assignments += tokens_per_expert[expert];
-    weighted += static_cast<double>(tokens_per_expert[expert]) * losses.mean_probability[expert];
+    weighted +=
+        static_cast<double>(tokens_per_expert[expert]) * mean_probability(loss_sums, expert);
   }
   if (assignments != 0) {
     losses.balance_loss =
         static_cast<double>(num_experts) * weighted / static_cast<double>(assignments);
+  }
+  return losses;
+}
+
+RouterLosses finalize_router_losses(VectorView<const int64_t> loss_sums,
+                                    VectorView<const int64_t> tokens_per_expert) {
+  const RouterLossValues values = router_loss_values(loss_sums, tokens_per_expert);
+  RouterLosses losses{values.balance_loss, values.z_loss,
+                      Buffer<double>(loss_sums.size - RouterLossLayout::kProbability),
+                      values.num_tokens};
+  if (losses.num_tokens == 0) return losses;
+  for (int64_t expert = 0; expert < losses.mean_probability.size(); ++expert) {
+    losses.mean_probability[expert] = mean_probability(loss_sums, expert);
   }
   return losses;
 }

@@ -12,6 +12,7 @@
 #include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
 #include "switchyard/routing_stats.h"
+#include "switchyard/routing_stats_feed.h"
 #include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
@@ -209,6 +210,23 @@ TEST(Allocation, Contract7_RecordingStatisticsNeverAllocates) {
             }),
             0);
   EXPECT_GT(percentile, 1000.0);
+}
+
+TEST(Allocation, Contract7_FeedingStatisticsNeverAllocates) {
+  const std::vector<int64_t> counts(256, 3);
+  const std::vector<int64_t> loss_sums(static_cast<size_t>(router_loss_sums_size(256)), 9);
+  RoutingStats stats({.num_experts = 256});
+  RoutingStatsFeed feed(stats, Backend::kCpu, 4);
+  EXPECT_EQ(allocations_of([&] {
+              for (int i = 0; i < 20; ++i) {
+                feed.record({.num_tokens = 96,
+                             .tokens_per_expert = {counts.data(), 256},
+                             .loss_sums = {loss_sums.data(), router_loss_sums_size(256)}});
+              }
+              feed.finish();
+            }),
+            0);
+  EXPECT_EQ(stats.snapshot().layers[0].sums.balance_losses, 20);
 }
 
 TEST(Allocation, Contract7_RecordingFromMoreThreadsThanCellsNeverAllocates) {

@@ -36,6 +36,18 @@ struct RouterLossLayout {
   static constexpr double kMaxLogSumExp = 32768.0;  ///< |logsumexp| saturates here
 };
 
+/// The losses alone, as in RouterLosses.
+struct RouterLossValues {
+  double balance_loss = 0.0;
+  double z_loss = 0.0;
+  int64_t num_tokens = 0;
+};
+
+/// finalize_router_losses() without the probabilities, and so without an allocation.
+/// @throws InvalidArgument  as that.
+RouterLossValues router_loss_values(VectorView<const int64_t> loss_sums,
+                                    VectorView<const int64_t> tokens_per_expert);
+
 /// Turns the sums of one batch, or of several added element by element, into losses.
 ///
 /// @param loss_sums          [router_loss_sums_size(E)], host memory.
