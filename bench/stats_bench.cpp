@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <vector>
 
@@ -66,7 +67,81 @@ void batch_recorded(benchmark::State& state) {
 }
 BENCHMARK(batch_recorded)->ArgName("E")->Arg(64)->Arg(256)->ThreadRange(1, 4)->UseRealTime();
 
-/// The same without losses, capacity and latency: counts and tokens alone.
+/// What a program would write that keeps the same numbers of a layer under a mutex.
+struct PlainStats {
+  explicit PlainStats(int64_t num_experts) : counts(static_cast<size_t>(num_experts)) {}
+
+  void record(const RoutingRecord& routing) {
+    const std::lock_guard lock(mutex);
+    int64_t total = 0;
+    int64_t highest = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      const int64_t count = routing.tokens_per_expert[static_cast<int64_t>(i)];
+      counts[i] += count;
+      total += count;
+      highest = std::max(highest, count);
+    }
+    const double mean = static_cast<double>(total) / static_cast<double>(counts.size());
+    double squares = 0.0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      const double difference =
+          static_cast<double>(routing.tokens_per_expert[static_cast<int64_t>(i)]) - mean;
+      squares += difference * difference;
+    }
+    variances[next_variance++ % variances.size()] = squares / static_cast<double>(counts.size());
+    ++routings;
+    tokens += routing.num_tokens;
+    assignments += total;
+    balance_loss += *routing.balance_loss;
+    z_loss += *routing.z_loss;
+    const double offered =
+        static_cast<double>(routing.expert_capacity) * static_cast<double>(counts.size());
+    capacity_use += static_cast<double>(total) / offered;
+    peak =
+        std::max(peak, static_cast<double>(highest) / static_cast<double>(routing.expert_capacity));
+    latencies[next_latency++ % latencies.size()] = *routing.latency_ns;
+  }
+
+  std::mutex mutex;
+  std::vector<int64_t> counts;
+  std::array<double, 1000> variances{};
+  std::array<int64_t, 1000> latencies{};
+  size_t next_variance = 0;
+  size_t next_latency = 0;
+  int64_t routings = 0;
+  int64_t tokens = 0;
+  int64_t assignments = 0;
+  double balance_loss = 0.0;
+  double z_loss = 0.0;
+  double capacity_use = 0.0;
+  double peak = 0.0;
+};
+
+void batch_recorded_under_a_mutex(benchmark::State& state) {
+  static std::unique_ptr<PlainStats> stats;
+  if (state.thread_index() == 0) stats = std::make_unique<PlainStats>(state.range(0));
+  const std::vector<int64_t> counts(static_cast<size_t>(state.range(0)), 16);
+  RoutingRecord routing;
+  routing.num_tokens = kTokens;
+  routing.tokens_per_expert = {counts.data(), state.range(0)};
+  routing.balance_loss = 1.1;
+  routing.z_loss = 3.7;
+  routing.expert_capacity = 4096;
+  routing.latency_ns = 1000;
+  for (auto _ : state) stats->record(routing);
+  if (state.thread_index() == 0 &&
+      stats->assignments != state.iterations() * state.threads() * 16 * state.range(0)) {
+    state.SkipWithError("records were lost");
+  }
+}
+BENCHMARK(batch_recorded_under_a_mutex)
+    ->ArgName("E")
+    ->Arg(64)
+    ->Arg(256)
+    ->ThreadRange(1, 4)
+    ->UseRealTime();
+
+/// Counts and tokens alone.
 void counts_recorded(benchmark::State& state) {
   start(state);
   const int64_t num_experts = state.range(0);

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <limits>
 #include <mutex>
+#include <utility>
 
 #include "stats/load_spread.h"
 #include "stats/percentile_position.h"
@@ -94,8 +95,8 @@ void validate(const RoutingStatsConfig& config) {
 
 class RoutingStats::Implementation {
  public:
-  explicit Implementation(const RoutingStatsConfig& stats_config)
-      : config(stats_config), cells(static_cast<std::size_t>(config.num_recorders), [&] {
+  explicit Implementation(RoutingStatsConfig stats_config)
+      : config(std::move(stats_config)), cells(static_cast<std::size_t>(config.num_recorders), [&] {
           return std::make_unique<StatsCell>(config.num_layers, config.num_experts);
         }) {}
 
