@@ -1,11 +1,13 @@
 // Snapshots as words of 64 bits, little endian: what to_bytes() writes and from_bytes() reads goes
 // through one list of fields.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
 
 #include "stats/refuse.h"
+#include "switchyard/router.h"
 #include "switchyard/routing_snapshot.h"
 
 namespace switchyard {
@@ -30,7 +32,15 @@ class Writer {
     number(summary.sum_ns());
     number(summary.count() == 0 ? 0 : static_cast<int64_t>(summary.min_ns()));
     number(static_cast<int64_t>(summary.max_ns()));
-    for (const int64_t count : summary.histogram()) number(count);
+    // Most buckets are empty.
+    const std::vector<int64_t>& histogram = summary.histogram();
+    number(static_cast<uint64_t>(std::count_if(histogram.begin(), histogram.end(),
+                                               [](int64_t count) { return count != 0; })));
+    for (std::size_t bucket = 0; bucket < histogram.size(); ++bucket) {
+      if (histogram[bucket] == 0) continue;
+      number(bucket);
+      number(histogram[bucket]);
+    }
     list(summary.recent_ns());
   }
   void layers(const std::vector<LayerStats>& values) { number(values.size()); }
@@ -63,7 +73,10 @@ class Reader {
   void number(int32_t& value) {
     int64_t wide = 0;
     number(wide);
-    if (wide > INT32_MAX) stats::refuse("bytes of a snapshot hold ", wide, " experts");
+    constexpr int64_t kMax = kMaxExperts + kMaxSharedExperts;
+    if (wide > kMax) {
+      stats::refuse("bytes of a snapshot hold ", wide, " experts, must hold at most ", kMax);
+    }
     value = static_cast<int32_t>(wide);
   }
   void number(double& value) {
@@ -87,7 +100,15 @@ class Reader {
     number(min_ns);
     number(max_ns);
     std::vector<int64_t> histogram(LatencyBuckets::kCount);
-    for (int64_t& count : histogram) number(count);
+    for (std::size_t left = size(); left > 0; --left) {
+      uint64_t bucket = 0;
+      number(bucket);
+      if (bucket >= histogram.size()) {
+        stats::refuse("bytes of a snapshot name bucket ", bucket, ", must be below ",
+                      histogram.size());
+      }
+      number(histogram[bucket]);
+    }
     std::vector<int64_t> recent;
     list(recent);
     summary = LatencySummary::from(std::move(histogram), sum_ns, min_ns, max_ns, std::move(recent));

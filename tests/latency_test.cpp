@@ -180,5 +180,11 @@ TEST(ExactSum, CarriesIntoWholes) {
   EXPECT_EQ(sum, ExactSum::of(9.0));
 }
 
+TEST(ExactSum, MayBeAddedToItself) {
+  ExactSum sum = ExactSum::of(0.75);
+  sum.add(sum);
+  EXPECT_EQ(sum, ExactSum::of(1.5));
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -22,7 +22,7 @@ struct ExactSum {
     return {integer, static_cast<uint64_t>(rest * 0x1p64)};
   }
 
-  void add(const ExactSum& other) {
+  void add(ExactSum other) {  // by value: it may be this one
     fraction += other.fraction;
     whole += other.whole + (fraction < other.fraction ? 1 : 0);
   }
