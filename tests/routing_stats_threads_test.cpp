@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "stats/record_cells.h"
+#include "stats/stats_cell.h"
 #include "switchyard/routing_stats.h"
 #include "tests/random_stream.h"
 
@@ -207,6 +208,34 @@ TEST(SharedAccess, ChangesNumbersAsExclusiveAccessDoes) {
   EXPECT_EQ(maxima[0], maxima[1]);
   EXPECT_EQ(minima[0], minima[1]);
   EXPECT_EQ(exact[0], exact[1]);
+}
+
+TEST(SharedAccess, FillsACellAsExclusiveAccessDoes) {
+  stats::StatsCell exclusive(1, kExperts);
+  stats::StatsCell shared(1, kExperts);
+  RandomStream random(12);
+  const auto fill = [](auto access, stats::StatsCell& cell, int64_t ticket, int64_t number,
+                       const std::vector<int64_t>& counts) {
+    using Access = decltype(access);
+    Access::add(cell.layers[0].tokens, number);
+    Access::add_all(cell.counts_of(0), {counts.data(), kExperts});
+    cell.load_variances[0].add(access, ticket, 0.5 * static_cast<double>(number));
+    cell.latencies[1].add(access, ticket, number);
+  };
+  std::vector<int64_t> counts(kExperts);
+  for (int64_t ticket = 0; ticket < 1500; ++ticket) {
+    for (int64_t& count : counts) count = random.below(3);
+    const int64_t number = random.below(int64_t{1} << 40);
+    fill(stats::ExclusiveAccess{}, exclusive, ticket, number, counts);
+    fill(stats::SharedAccess{}, shared, ticket, number, counts);
+  }
+  const auto snapshot_of = [](const stats::StatsCell& cell) {
+    stats::SnapshotCollector collector(1, kExperts);
+    collector.add(cell);
+    return collector.finish();
+  };
+  EXPECT_EQ(snapshot_of(shared), snapshot_of(exclusive));
+  EXPECT_EQ(snapshot_of(shared).plan_latency.count(), 1500);
 }
 
 }  // namespace
