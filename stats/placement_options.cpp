@@ -1,0 +1,221 @@
+#include "stats/placement_options.h"
+
+#include <algorithm>
+
+namespace switchyard::stats {
+namespace {
+
+std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
+
+/// The search stops this close to the plan from nothing.
+constexpr double kTolerance = 1e-4;
+/// Of a search, far more than it takes.
+constexpr std::size_t kStepsPerSlot = 4;
+
+/// Each rank's experts in the slots where they were, new ones in the slots that are left.
+std::vector<int32_t> keep_in_slots(std::span<const int32_t> in_force, std::vector<int32_t> wanted,
+                                   int32_t slots_per_rank) {
+  std::vector<int32_t> slots(wanted.size(), -1);
+  const auto per_rank = static_cast<std::ptrdiff_t>(slots_per_rank);
+  for (std::ptrdiff_t first = 0; first < std::ssize(wanted); first += per_rank) {
+    const auto begin = wanted.begin() + first;
+    auto end = begin + per_rank;
+    for (std::ptrdiff_t slot = first; slot < first + per_rank; ++slot) {
+      const int32_t expert = in_force[index_of(slot)];
+      const auto found = expert < 0 ? end : std::find(begin, end, expert);
+      if (found == end) continue;
+      slots[index_of(slot)] = expert;
+      end = std::rotate(found, found + 1, end);
+    }
+    auto next = begin;
+    for (std::ptrdiff_t slot = first; slot < first + per_rank; ++slot) {
+      if (slots[index_of(slot)] >= 0) continue;
+      while (next != end && *next < 0) ++next;
+      if (next == end) break;
+      slots[index_of(slot)] = *next++;
+    }
+  }
+  return slots;
+}
+
+/// The plan's ranks renamed so that they resemble the ranks in force, the most alike first. Ranks
+/// change names only with ranks as fast, and of a node where experts stay in theirs.
+std::vector<int32_t> match_ranks(const LayerProblem& problem, std::span<const int32_t> in_force,
+                                 std::span<const int32_t> fresh) {
+  const int32_t per_rank = problem.slots_per_rank;
+  std::vector<std::vector<int32_t>> holders(problem.loads.size());
+  for (std::size_t slot = 0; slot < in_force.size(); ++slot) {
+    if (in_force[slot] < 0) continue;
+    holders[index_of(in_force[slot])].push_back(static_cast<int32_t>(slot) / per_rank);
+  }
+  struct Pair {
+    int32_t shared;
+    int32_t fresh_rank;
+    int32_t rank;
+  };
+  std::vector<Pair> pairs;
+  std::vector<int32_t> shared(problem.speeds.size());
+  for (int32_t fresh_rank = 0; fresh_rank < problem.num_ranks(); ++fresh_rank) {
+    std::fill(shared.begin(), shared.end(), 0);
+    for (int32_t i = 0; i < per_rank; ++i) {
+      const int32_t expert = fresh[index_of(int64_t{fresh_rank} * per_rank + i)];
+      if (expert < 0) continue;
+      for (const int32_t rank : holders[index_of(expert)]) ++shared[index_of(rank)];
+    }
+    for (int32_t rank = 0; rank < problem.num_ranks(); ++rank) {
+      const bool same_speed =
+          problem.speeds[index_of(rank)] == problem.speeds[index_of(fresh_rank)];
+      const bool same_node = problem.ranks_per_node == 0 ||
+                             rank / problem.ranks_per_node == fresh_rank / problem.ranks_per_node;
+      const int32_t count = shared[index_of(rank)];
+      if (same_speed && same_node && count > 0) pairs.push_back({count, fresh_rank, rank});
+    }
+  }
+  std::stable_sort(pairs.begin(), pairs.end(),
+                   [](const Pair& a, const Pair& b) { return a.shared > b.shared; });
+  std::vector<int32_t> rank_of_fresh(problem.speeds.size(), -1);
+  std::vector<int32_t> fresh_of_rank(problem.speeds.size(), -1);
+  const auto match = [&](int32_t fresh_rank, int32_t rank) {
+    rank_of_fresh[index_of(fresh_rank)] = rank;
+    fresh_of_rank[index_of(rank)] = fresh_rank;
+  };
+  for (const Pair& pair : pairs) {
+    if (rank_of_fresh[index_of(pair.fresh_rank)] < 0 && fresh_of_rank[index_of(pair.rank)] < 0) {
+      match(pair.fresh_rank, pair.rank);
+    }
+  }
+  for (int32_t fresh_rank = 0; fresh_rank < problem.num_ranks(); ++fresh_rank) {
+    if (rank_of_fresh[index_of(fresh_rank)] >= 0) continue;
+    for (int32_t rank = 0; rank < problem.num_ranks(); ++rank) {
+      const bool same_speed =
+          problem.speeds[index_of(rank)] == problem.speeds[index_of(fresh_rank)];
+      const bool same_node = problem.ranks_per_node == 0 ||
+                             rank / problem.ranks_per_node == fresh_rank / problem.ranks_per_node;
+      if (fresh_of_rank[index_of(rank)] >= 0 || !same_speed || !same_node) continue;
+      match(fresh_rank, rank);
+      break;
+    }
+  }
+  std::vector<int32_t> matched(fresh.size(), -1);
+  for (int32_t rank = 0; rank < problem.num_ranks(); ++rank) {
+    const auto from = fresh.begin() + std::ptrdiff_t{fresh_of_rank[index_of(rank)]} * per_rank;
+    std::copy(from, from + per_rank, matched.begin() + std::ptrdiff_t{rank} * per_rank);
+  }
+  return keep_in_slots(in_force, std::move(matched), per_rank);
+}
+
+/// The search takes a second copy on a rank for an empty slot.
+void drop_second_copies(std::vector<int32_t>& slots, int32_t slots_per_rank) {
+  const auto per_rank = static_cast<std::ptrdiff_t>(slots_per_rank);
+  for (auto first = slots.begin(); first != slots.end(); first += per_rank) {
+    for (auto slot = first; slot != first + per_rank; ++slot) {
+      if (std::find(first, slot, *slot) != slot) *slot = -1;
+    }
+  }
+}
+
+}  // namespace
+
+int64_t count_moved(std::span<const int32_t> before, std::span<const int32_t> after) {
+  int64_t moved = 0;
+  for (std::size_t slot = 0; slot < after.size(); ++slot) {
+    moved += after[slot] != before[slot] ? 1 : 0;
+  }
+  return moved;
+}
+
+std::vector<int32_t> LayerOptions::slots_of(const PlacementOption& option,
+                                            std::span<const int32_t> in_force,
+                                            int32_t slots_per_rank) const {
+  std::vector<int32_t> slots(in_force.begin(), in_force.end());
+  if (option.from_nothing) return from_nothing;
+  if (option.num_changes == 0) return slots;
+  for (std::size_t i = 0; i < option.num_changes; ++i) {
+    slots[index_of(changes[i].slot)] = changes[i].expert;
+  }
+  drop_second_copies(slots, slots_per_rank);
+  return keep_in_slots(in_force, std::move(slots), slots_per_rank);
+}
+
+LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> in_force,
+                          std::span<const int32_t> fresh, int64_t most_moved) {
+  LayerOptions found;
+  found.from_nothing = match_ranks(problem, in_force, fresh);
+  const PlacementOption all{.moved_slots = count_moved(in_force, found.from_nothing),
+                            .time = longest_time(problem, fresh),
+                            .from_nothing = true};
+  std::vector<PlacementOption> candidates;
+  if (all.moved_slots <= most_moved) candidates.push_back(all);
+  PlacementSearch search(problem, in_force);
+  const double enough = all.time * (1.0 + kTolerance);
+  for (std::size_t left = kStepsPerSlot * in_force.size(); left > 0; --left) {
+    if (search.longest_time() <= enough || !search.step()) break;
+    if (search.moved() > most_moved) break;
+    candidates.push_back({.moved_slots = search.moved(),
+                          .time = search.longest_time(),
+                          .num_changes = search.changes().size()});
+  }
+  found.changes = search.changes();
+  // Only what is faster than all that moves fewer slots.
+  std::stable_sort(
+      candidates.begin(), candidates.end(), [](const PlacementOption& a, const PlacementOption& b) {
+        return a.moved_slots != b.moved_slots ? a.moved_slots < b.moved_slots : a.time < b.time;
+      });
+  found.options.push_back({.time = longest_time(problem, in_force)});
+  for (const PlacementOption& candidate : candidates) {
+    PlacementOption& last = found.options.back();
+    if (candidate.time >= last.time) continue;
+    if (candidate.moved_slots == last.moved_slots && found.options.size() > 1) {
+      last = candidate;
+    } else {
+      found.options.push_back(candidate);
+    }
+  }
+  found.attainable_time = std::min(all.time, found.options.back().time);
+  return found;
+}
+
+std::vector<std::size_t> choose_options(std::span<const LayerOptions> layers, int64_t most_moved,
+                                        std::span<const double> min_time_per_slot) {
+  std::vector<std::size_t> chosen(layers.size());
+  int64_t left = most_moved;
+  const auto gain_of = [&](std::size_t layer, std::size_t option) {
+    return layers[layer].options[chosen[layer]].time - layers[layer].options[option].time;
+  };
+  const auto slots_of = [&](std::size_t layer, std::size_t option) {
+    return layers[layer].options[option].moved_slots -
+           layers[layer].options[chosen[layer]].moved_slots;
+  };
+  // The steepest next step of each layer, to which nothing later in the layer is steeper.
+  struct Next {
+    double slope = 0.0;
+    std::size_t option = 0;
+  };
+  const auto next_of = [&](std::size_t layer) {
+    Next next;
+    for (std::size_t i = chosen[layer] + 1; i < layers[layer].options.size(); ++i) {
+      if (slots_of(layer, i) > left) break;
+      const double slope =
+          gain_of(layer, i) / static_cast<double>(std::max<int64_t>(slots_of(layer, i), 1));
+      if (slope >= next.slope && slope > min_time_per_slot[layer]) next = {slope, i};
+    }
+    return next;
+  };
+  std::vector<Next> next(layers.size());
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) next[layer] = next_of(layer);
+  while (true) {
+    std::size_t best = layers.size();
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+      if (next[layer].option == 0) continue;
+      if (slots_of(layer, next[layer].option) > left) next[layer] = next_of(layer);
+      if (next[layer].option == 0) continue;
+      if (best == layers.size() || next[layer].slope > next[best].slope) best = layer;
+    }
+    if (best == layers.size()) return chosen;
+    left -= slots_of(best, next[best].option);
+    chosen[best] = next[best].option;
+    next[best] = next_of(best);
+  }
+}
+
+}  // namespace switchyard::stats
