@@ -8,8 +8,10 @@ namespace switchyard::tools {
 void add_run_command(CLI::App& program);
 void add_route_command(CLI::App& program);
 void add_plan_command(CLI::App& program);
+void add_place_command(CLI::App& program);
+void add_simulate_command(CLI::App& program);
 void add_info_command(CLI::App& program);
-/// place, offload and simulate: known names that refuse.
+/// offload: a known name that refuses.
 void add_unavailable_commands(CLI::App& program);
 
 }  // namespace switchyard::tools

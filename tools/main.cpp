@@ -56,6 +56,8 @@ int run(int argc, char** argv) {
   add_run_command(program);
   add_route_command(program);
   add_plan_command(program);
+  add_place_command(program);
+  add_simulate_command(program);
   add_info_command(program);
   add_unavailable_commands(program);
   try {

@@ -8,15 +8,20 @@
 namespace switchyard::tools {
 
 void PlacementFile::check(int32_t ranks, int32_t experts, const Trace& trace) const {
+  check(ranks, experts, trace.layers().size(), trace.file().source_name());
+}
+
+void PlacementFile::check(int32_t ranks, int32_t experts, std::size_t num_layers,
+                          const std::string& source) const {
   const auto expect = [&](const char* what, auto here, auto there, const std::string& where) {
     if (here == there) return;
     throw InvalidArgument(path + " is for " + std::to_string(here) + " " + what + ", " + where +
                           std::to_string(there));
   };
-  const std::string has = trace.file().source_name() + " has ";
+  const std::string has = source + " has ";
   expect("ranks", num_ranks, ranks, "--ranks is ");
   expect("experts", num_experts, experts, has);
-  if (layers.size() > 1) expect("layers", layers.size(), trace.layers().size(), has);
+  if (layers.size() > 1) expect("layers", layers.size(), num_layers, has);
 }
 
 const ExpertPlacement& PlacementFile::of_layer(const Trace& trace, const TraceLayer& layer) const {
@@ -61,6 +66,22 @@ PlacementFile read_placement(const std::string& path) {
     }
   }
   return file;
+}
+
+std::string placement_text(const PlacementPlan& plan, int32_t num_nodes) {
+  const ExpertPlacement& first = plan.layers.front().placement;
+  nlohmann::ordered_json layers = nlohmann::ordered_json::array();
+  for (const PlannedLayer& layer : plan.layers) {
+    layers.push_back({{"slot_to_expert", layer.placement.slot_to_expert()},
+                      {"max_over_mean", layer.max_over_mean}});
+  }
+  const nlohmann::ordered_json file = {{"num_experts", first.num_experts()},
+                                       {"num_ranks", first.num_ranks()},
+                                       {"num_nodes", num_nodes},
+                                       {"slots_per_rank", first.num_slots_of(0)},
+                                       {"layers", std::move(layers)},
+                                       {"moved_slots", plan.moved_slots}};
+  return file.dump() + "\n";
 }
 
 }  // namespace switchyard::tools

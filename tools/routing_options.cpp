@@ -83,7 +83,7 @@ nlohmann::ordered_json to_json(const RouterConfig& config) {
           {"num_shared_experts", config.num_shared_experts}};
 }
 
-void RoutingOptions::add_to(CLI::App& command) {
+void RoutingOptions::add_to(CLI::App& command, bool with_groups) {
   const std::string group = "Routing";
   const auto changes = [&](CLI::Option* option) {
     changes_routing_.push_back(option);
@@ -103,11 +103,13 @@ void RoutingOptions::add_to(CLI::App& command) {
           "--no-renormalize", [this] { renormalize_ = false; }, "Leave the weights as they are"))
       ->excludes(on);
   changes(command.add_option("--scale", scale_, "Multiplies every weight"))->type_name("X");
-  changes(command.add_option("--groups", groups_, "Groups of experts"))->type_name("G");
-  changes(command.add_option("--top-groups", top_groups_, "Groups kept for each token"))
-      ->type_name("g");
-  changes(command.add_option("--group-score", group_score_, "max, top2-sum or topk-sum"))
-      ->type_name("NAME");
+  if (with_groups) {
+    changes(command.add_option("--groups", groups_, "Groups of experts"))->type_name("G");
+    changes(command.add_option("--top-groups", top_groups_, "Groups kept for each token"))
+        ->type_name("g");
+    changes(command.add_option("--group-score", group_score_, "max, top2-sum or topk-sum"))
+        ->type_name("NAME");
+  }
   changes(command.add_option(
               "--bias", bias_,
               "[E] F32 tensor of the trace that is added to the scores for the choice only, in "

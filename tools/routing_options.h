@@ -22,7 +22,9 @@ nlohmann::ordered_json to_json(const RouterConfig& config);
 class RoutingOptions {
  public:
   /// Adds the options to a subcommand; this object must outlive its parsing.
-  void add_to(CLI::App& command);
+  /// @param with_groups  false leaves --groups and its like to the subcommand: a model limited to
+  ///                     groups is then told by --model or the trace's metadata.
+  void add_to(CLI::App& command, bool with_groups = true);
 
   /// The layers that --layer asks for, by index.
   /// @throws InvalidArgument  when the trace has no such layer.

@@ -7,9 +7,7 @@ namespace switchyard::tools {
 
 void add_unavailable_commands(CLI::App& program) {
   static constexpr const char* kCommands[][2] = {
-      {"place", "A placement of experts on ranks (not available yet)"},
       {"offload", "Replay with limited fast memory (not available yet)"},
-      {"simulate", "Placement over time (not available yet)"},
   };
   for (const auto& [name, description] : kCommands) {
     CLI::App* command = program.add_subcommand(name, description);

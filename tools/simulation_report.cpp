@@ -1,0 +1,14 @@
+#include "tools/simulation_report.h"
+
+#include <utility>
+
+#include "simulation_page.h"
+#include "tools/report.h"
+
+namespace switchyard::tools {
+
+std::string simulation_page(nlohmann::ordered_json simulation) {
+  return page_with(kSimulationPage, std::move(simulation));
+}
+
+}  // namespace switchyard::tools
