@@ -11,15 +11,25 @@ void MedianReporter::ReportRuns(const std::vector<Run>& runs) {
       error_ = run.run_name.function_name + ": " + run.error_message;
       continue;
     }
-    samples_[run.run_name.function_name].push_back(run.real_accumulated_time * 1e9 /
-                                                   static_cast<double>(run.iterations));
+    const auto iterations = static_cast<double>(run.iterations);
+    const std::string& name = run.run_name.function_name;
+    samples_[name].push_back(run.real_accumulated_time * 1e9 / iterations);
+    processor_samples_[name].push_back(run.cpu_accumulated_time * 1e9 / iterations);
   }
 }
 
-double MedianReporter::nanoseconds(const std::string& name) const {
-  const auto found = samples_.find(name);
-  if (found == samples_.end()) return 0.0;
+double MedianReporter::median_of(const Samples& samples, const std::string& name) {
+  const auto found = samples.find(name);
+  if (found == samples.end()) return 0.0;
   return median(found->second);
+}
+
+double MedianReporter::nanoseconds(const std::string& name) const {
+  return median_of(samples_, name);
+}
+
+double MedianReporter::processor_nanoseconds(const std::string& name) const {
+  return median_of(processor_samples_, name);
 }
 
 void run_interleaved(MedianReporter& reporter, int repetitions, const std::string& filter) {

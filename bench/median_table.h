@@ -16,10 +16,17 @@ class MedianReporter : public benchmark::BenchmarkReporter {
 
   /// Median nanoseconds of one iteration, by benchmark name; 0 where it did not run.
   [[nodiscard]] double nanoseconds(const std::string& name) const;
+  /// The same of the benchmark's own thread on its processor, which other work does not lengthen.
+  [[nodiscard]] double processor_nanoseconds(const std::string& name) const;
   [[nodiscard]] const std::string& error() const { return error_; }
 
  private:
-  std::map<std::string, std::vector<double>> samples_;
+  using Samples = std::map<std::string, std::vector<double>>;
+
+  static double median_of(const Samples& samples, const std::string& name);
+
+  Samples samples_;
+  Samples processor_samples_;
   std::string error_;
 };
 
