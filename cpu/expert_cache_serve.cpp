@@ -1,0 +1,196 @@
+// Serving tokens: the hot path of the cache of experts.
+#include <cfloat>
+#include <chrono>
+
+#include "cpu/expert_cache_state.h"
+#include "cpu/expert_ids.h"
+
+namespace switchyard {
+namespace {
+
+/// Calls visit(id) for every id but padding.
+template <typename Visit>
+void for_each_id(MatrixView<const int32_t> expert_ids, const Visit& visit) {
+  for (int64_t token = 0; token < expert_ids.rows; ++token) {
+    const int32_t* const ids = expert_ids.row(token);
+    for (int64_t slot = 0; slot < expert_ids.cols; ++slot) {
+      if (ids[slot] >= 0) visit(ids[slot]);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32_t> expert_ids,
+                                           VectorView<PagingRequest> requests) {
+  if (!config.measure_latency) return serve_untimed(index, expert_ids, requests);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  const int64_t written = serve_untimed(index, expert_ids, requests);
+  const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+  metrics.record_latency(elapsed.count());
+  return written;
+}
+
+void ExpertCache::Implementation::advance(Layer& layer) {
+  layer.increment *= growth_;
+  // A power of two, so that nothing is rounded; what falls out of range counts as never used.
+  constexpr double kMost = 0x1p512;
+  if (layer.increment > kMost) {
+    constexpr double kScale = 0x1p-512;
+    layer.increment *= kScale;
+    layer.total *= kScale;
+    for (int32_t expert = 0; expert < config.memory.num_experts; ++expert) {
+      double& affinity = layer.uses[expert].affinity;
+      affinity = affinity * kScale < DBL_MIN ? 0.0 : affinity * kScale;
+    }
+    for (int32_t slot = 0; slot < layer.num_slots; ++slot) {
+      if (layer.keys[slot] != kStays) layer.keys[slot] = key_of(layer, layer.expert_of[slot]);
+    }
+  }
+  layer.total += layer.increment;
+}
+
+void ExpertCache::Implementation::check_planned(int32_t index,
+                                                MatrixView<const int32_t> expert_ids) const {
+  const std::vector<int32_t>& planned = planned_[static_cast<size_t>(index)];
+  auto at = static_cast<size_t>(layers[static_cast<size_t>(index)].num_passed);
+  for_each_id(expert_ids, [&](int32_t id) {
+    if (at >= planned.size()) {
+      cpu::refuse("access ", at, " of layer ", index, " is to expert ", id, ", the plan has ",
+                  planned.size(), " accesses");
+    }
+    if (planned[at] != id) {
+      cpu::refuse("access ", at, " of layer ", index, " is to expert ", id, ", must be to ",
+                  planned[at], " as planned");
+    }
+    ++at;
+  });
+}
+
+inline void ExpertCache::Implementation::record_use(int32_t index, int32_t expert) {
+  Layer& layer = layers[static_cast<size_t>(index)];
+  ExpertUse& use = layer.uses[expert];
+  use.affinity += layer.increment;
+  use.last = ++layer.clock;
+  ++use.count;
+  if (config.policy == EvictionPolicy::kBelady) {
+    use.next = next_uses_[static_cast<size_t>(index)][static_cast<size_t>(layer.num_passed++)];
+  }
+}
+
+void ExpertCache::Implementation::learn_transitions(int32_t index,
+                                                    MatrixView<const int32_t> expert_ids) {
+  Layer& layer = layers[static_cast<size_t>(index)];
+  if (expert_ids.rows != 1) {  // tokens of a batch do not follow one another
+    layer.num_previous = 0;
+    return;
+  }
+  transitions_[static_cast<size_t>(index)].learn_checked({layer.previous, layer.num_previous},
+                                                         {expert_ids.data, expert_ids.cols});
+  layer.num_previous = 0;
+  for_each_id(expert_ids, [&](int32_t id) {
+    if (layer.num_previous < config.memory.num_experts) layer.previous[layer.num_previous++] = id;
+  });
+}
+
+ExpertCache::Implementation::Demand ExpertCache::Implementation::plan(
+    int32_t index, MatrixView<const int32_t> expert_ids, int64_t num_requests) {
+  Layer& layer = layers[static_cast<size_t>(index)];
+  Demand demand;
+  int64_t num_held = 0;
+  for_each_id(expert_ids, [&](int32_t id) {
+    const int32_t slot = layer.slot_of[id];
+    if (slot != kNoSlot) {
+      num_held += static_cast<int64_t>(layer.keys[slot] != kStays);
+      layer.keys[slot] = kStays;
+      return;
+    }
+    uint64_t& marks = marks_[static_cast<size_t>(id / 64)];
+    const uint64_t mark = uint64_t{1} << (id % 64);
+    if ((marks & mark) == 0) missing_[static_cast<size_t>(demand.num_missing++)] = id;
+    marks |= mark;
+  });
+  for (int32_t i = 0; i < demand.num_missing; ++i) {
+    marks_[static_cast<size_t>(missing_[static_cast<size_t>(i)] / 64)] = 0;
+  }
+  const auto layer_index = static_cast<size_t>(index);
+  const int64_t room = memory_.room(index);
+  const int64_t may_leave =
+      memory_.num_resident[layer_index] - memory_.num_pinned[layer_index] - num_held;
+  demand.num_admitted =
+      static_cast<int32_t>(std::min<int64_t>(demand.num_missing, room + may_leave));
+  demand.num_leaving = static_cast<int32_t>(std::max<int64_t>(0, demand.num_admitted - room));
+  const int64_t needed = demand.num_admitted + demand.num_leaving;
+  if (needed > num_requests) {
+    for_each_id(expert_ids, [&](int32_t id) { refresh_key(index, id); });
+    cpu::refuse("requests has ", num_requests, " elements, must have at least ", needed);
+  }
+  return demand;
+}
+
+int64_t ExpertCache::Implementation::serve_untimed(int32_t index,
+                                                   MatrixView<const int32_t> expert_ids,
+                                                   VectorView<PagingRequest> requests) {
+  Layer& layer = layers[static_cast<size_t>(index)];
+  const auto num_experts = static_cast<uint32_t>(config.memory.num_experts);
+  bool all_resident = true;
+  for (int64_t token = 0; token < expert_ids.rows; ++token) {
+    const int32_t* const ids = expert_ids.row(token);
+    for (int64_t slot = 0; slot < expert_ids.cols; ++slot) {
+      const auto id = static_cast<uint32_t>(ids[slot]);
+      if (id < num_experts) {
+        all_resident &= layer.slot_of[id] != kNoSlot;
+      } else if (ids[slot] != -1) {
+        cpu::check_expert_ids(expert_ids, config.memory.num_experts);  // throws
+      }
+    }
+  }
+  if (config.policy == EvictionPolicy::kBelady) check_planned(index, expert_ids);
+  Demand demand;
+  if (!all_resident) demand = plan(index, expert_ids, requests.size);
+
+  // Nothing is refused from here on.
+  ++metrics.decisions;
+  advance(layer);
+  int64_t num_accesses = 0;
+  for_each_id(expert_ids, [&](int32_t id) {
+    ++num_accesses;
+    record_use(index, id);
+    if (layer.num_prefetched > 0 && layer.prefetched[id] != 0) {
+      layer.prefetched[id] = 0;
+      --layer.num_prefetched;
+      ++metrics.prefetch_hits;
+    }
+  });
+  if (!transitions_.empty()) learn_transitions(index, expert_ids);
+  if (all_resident) {
+    for_each_id(expert_ids, [&](int32_t id) {
+      int64_t& key = layer.keys[layer.slot_of[id]];
+      if (key != kStays) key = key_of(layer, id);  // else it is pinned
+    });
+    metrics.hits += num_accesses;
+    return 0;
+  }
+  int64_t written = 0;
+  for (int32_t i = 0; i < demand.num_admitted; ++i) {
+    if (i >= demand.num_admitted - demand.num_leaving) {
+      const int32_t leaving = victim(index);
+      leave(index, leaving);
+      requests[written++] = {index, leaving, PagingDirection::kOut, PagingPriority::kUrgent};
+    }
+    const int32_t expert = missing_[static_cast<size_t>(i)];
+    enter(index, expert);
+    requests[written++] = {index, expert, PagingDirection::kIn, PagingPriority::kUrgent};
+  }
+  int64_t num_misses = demand.num_admitted;
+  for_each_id(expert_ids, [&](int32_t id) {
+    num_misses += static_cast<int64_t>(layer.slot_of[id] == kNoSlot);
+    refresh_key(index, id);
+  });
+  metrics.misses += num_misses;
+  metrics.hits += num_accesses - num_misses;
+  return written;
+}
+
+}  // namespace switchyard
