@@ -15,7 +15,7 @@ ExpertCache::Implementation::Implementation(const ExpertCacheConfig& cache_confi
       growth_(1.0 / config.decay),
       planned_(layers.size()),
       next_uses_(layers.size()) {
-  constexpr size_t kIntegerArrays = 4;
+  constexpr size_t kIntegerArrays = 3;
   const auto num_experts = static_cast<size_t>(config.memory.num_experts);
   const size_t total = layers.size() * num_experts;
   keys_.assign(total, kStays);
@@ -34,23 +34,21 @@ ExpertCache::Implementation::Implementation(const ExpertCacheConfig& cache_confi
     layer.keys = keys_.data() + i * num_experts;
     layer.expert_of = integers;
     layer.slot_of = integers + num_experts;
-    layer.free_slots = integers + 2 * num_experts;
-    layer.previous = integers + 3 * num_experts;
+    layer.previous = integers + 2 * num_experts;
     layer.prefetched = prefetched_.data() + i * num_experts;
     layer.uses = uses_.data() + i * num_experts;
-    layer.num_slots = layer.num_free = config.memory.fast_slots;
-    for (int32_t slot = 0; slot < layer.num_slots; ++slot) {
-      layer.free_slots[slot] = layer.num_slots - 1 - slot;
-    }
   }
 }
 
 void ExpertCache::Implementation::leave(int32_t index, int32_t expert) {
   Layer& layer = layers[static_cast<size_t>(index)];
   const int32_t slot = layer.slot_of[expert];
-  layer.keys[slot] = kStays;
+  const int32_t last = --layer.num_slots;
+  const int32_t moved = layer.expert_of[last];
+  layer.expert_of[slot] = moved;
+  layer.slot_of[moved] = slot;
+  layer.keys[slot] = layer.keys[last] == kStays ? kStays : key_of(layer, moved);
   layer.slot_of[expert] = kNoSlot;
-  layer.free_slots[layer.num_free++] = slot;
   if (layer.prefetched[expert] != 0) {
     layer.prefetched[expert] = 0;
     --layer.num_prefetched;
@@ -62,9 +60,10 @@ void ExpertCache::Implementation::leave(int32_t index, int32_t expert) {
 
 void ExpertCache::Implementation::enter(int32_t index, int32_t expert) {
   Layer& layer = layers[static_cast<size_t>(index)];
-  const int32_t slot = layer.free_slots[--layer.num_free];
+  const int32_t slot = layer.num_slots++;
   layer.expert_of[slot] = expert;
   layer.slot_of[expert] = slot;
+  layer.keys[slot] = kStays;  // until its call is over
   memory_.enter(index, expert);
   ++metrics.page_ins;
 }
@@ -89,7 +88,9 @@ int32_t ExpertCache::Implementation::victim(int32_t index) const {
   }
   for (; slot < layer.num_slots; ++slot) least[0] = std::min(least[0], keys[slot]);
   const int64_t key = std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
-  return key == kStays ? -1 : static_cast<int32_t>(key & kIdMask);
+  if (key == kStays) return -1;
+  const auto last_bits = static_cast<int32_t>(key & kIdMask);
+  return config.policy == EvictionPolicy::kLfu ? layer.expert_of[last_bits] : last_bits;
 }
 
 int32_t ExpertCache::Implementation::adaptive_victim(const Layer& layer) {
@@ -102,13 +103,14 @@ int32_t ExpertCache::Implementation::adaptive_victim(const Layer& layer) {
     const int32_t expert = layer.expert_of[slot];
     const int64_t count = layer.uses[expert].count;
     oldest = std::min(oldest, layer.keys[slot]);
-    rarest = std::min(rarest, count << kIdBits | expert);
+    rarest = std::min(rarest, count << kIdBits | slot);
     most = std::max(most, count);
   }
   if (oldest == kStays) return -1;
   const int64_t fewest = rarest >> kIdBits;
   const bool is_skewed = fewest > 0 && most >= kSkew * fewest;
-  return static_cast<int32_t>((is_skewed ? rarest : oldest) & kIdMask);
+  if (is_skewed) return layer.expert_of[rarest & kIdMask];
+  return static_cast<int32_t>(oldest & kIdMask);
 }
 
 int32_t ExpertCache::Implementation::transition_victim(int32_t index) const {
@@ -202,7 +204,6 @@ int64_t ExpertCache::Implementation::prefetch(int32_t index, int32_t budget,
 
 int64_t ExpertCache::Implementation::set_fast_slots(int32_t index, int32_t slots,
                                                     VectorView<PagingRequest> requests) {
-  Layer& layer = layers[static_cast<size_t>(index)];
   int64_t written = 0;
   while (residency.num_resident(index) > slots) {
     const int32_t leaving = victim(index);
@@ -210,22 +211,6 @@ int64_t ExpertCache::Implementation::set_fast_slots(int32_t index, int32_t slots
     requests[written++] = {index, leaving, PagingDirection::kOut, PagingPriority::kNormal};
   }
   memory_.fast_slots[static_cast<size_t>(index)] = slots;
-  // The residents move up to the first slots.
-  int32_t used = 0;
-  for (int32_t slot = 0; slot < layer.num_slots; ++slot) {
-    const int32_t expert = layer.expert_of[slot];
-    if (expert == kNoSlot || layer.slot_of[expert] != slot) continue;
-    layer.keys[used] = layer.keys[slot];
-    layer.expert_of[used] = expert;
-    layer.slot_of[expert] = used++;
-  }
-  layer.num_slots = slots;
-  layer.num_free = 0;
-  for (int32_t slot = slots; slot-- > used;) {
-    layer.keys[slot] = kStays;
-    layer.expert_of[slot] = kNoSlot;
-    layer.free_slots[layer.num_free++] = slot;
-  }
   return written;
 }
 

@@ -21,7 +21,7 @@ struct ExpertUse {
 
 class ExpertCache::Implementation {
  public:
-  /// The key of what may not leave: a pinned expert, one in use by the call, an empty slot.
+  /// The key of what may not leave: a pinned expert, or one in use by the call.
   static constexpr int64_t kStays = std::numeric_limits<int64_t>::max();
   static constexpr int kIdBits = 12;
   static constexpr int64_t kIdMask = (int64_t{1} << kIdBits) - 1;
@@ -34,14 +34,12 @@ class ExpertCache::Implementation {
     int64_t clock = 0;
     int64_t num_prefetched = 0;  ///< and not used since
     int64_t num_passed = 0;      ///< planned accesses that have been made
-    int32_t num_slots = 0;
-    int32_t num_free = 0;
+    int32_t num_slots = 0;       ///< that are taken, the first ones
     int32_t num_previous = 0;
     // Each [num_experts].
     int64_t* keys = nullptr;        ///< of slots; the least leaves
     int32_t* expert_of = nullptr;   ///< of slots
     int32_t* slot_of = nullptr;     ///< of experts, kNoSlot when not resident
-    int32_t* free_slots = nullptr;  ///< a stack
     int32_t* previous = nullptr;    ///< the experts of the token before
     uint8_t* prefetched = nullptr;  ///< of experts, 1: and not used since
     ExpertUse* uses = nullptr;      ///< of experts
@@ -66,7 +64,7 @@ class ExpertCache::Implementation {
     if (layer.total <= 0.0) return 0.0;
     return std::min(1.0, layer.uses[expert].affinity / layer.total);
   }
-  /// The key of an expert that may leave.
+  /// The key of a resident that may leave. Its last bits settle ties.
   [[nodiscard]] int64_t key_of(const Layer& layer, int32_t expert) const {
     const ExpertUse& use = layer.uses[expert];
     int64_t value = 0;
@@ -76,8 +74,7 @@ class ExpertCache::Implementation {
         value = use.last << kIdBits;
         break;
       case EvictionPolicy::kLfu:
-        value = use.count << kIdBits;
-        break;
+        return use.count << kIdBits | layer.slot_of[expert];
       case EvictionPolicy::kAffinity:
         // Doubles of 0 or more are ordered like their bits; the last 12 make room for the id.
         value = static_cast<int64_t>(std::bit_cast<uint64_t>(use.affinity)) & ~kIdMask;

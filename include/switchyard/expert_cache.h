@@ -11,7 +11,9 @@
 
 namespace switchyard {
 
-/// Which expert leaves a full layer. Of equals the lower id.
+/// Which expert leaves a full layer. Of equals the lower id; among equally many uses the one that
+/// stands first in the layer's table, which grows at its end and whose last expert takes the place
+/// of one that leaves.
 enum class EvictionPolicy : uint8_t {
   kLru,       ///< the one that was used longest ago
   kLfu,       ///< the one used least often since the start
