@@ -9,7 +9,6 @@
 
 namespace switchyard {
 
-using cpu::check_matrix;
 using cpu::check_range;
 using cpu::check_vector;
 using cpu::refuse;
@@ -94,16 +93,6 @@ int64_t ExpertCache::max_requests(int64_t num_tokens, int64_t top_k) const {
   check_range("num_tokens", num_tokens, 0, kMaxRows);
   check_range("top_k", top_k, 0, kMaxResidencyExperts);
   return 2 * std::min<int64_t>(num_tokens * top_k, config().memory.num_experts);
-}
-
-int64_t ExpertCache::serve(int32_t layer, MatrixView<const int32_t> expert_ids,
-                           VectorView<PagingRequest> requests) {
-  check_layer(*implementation_, layer);
-  check_range("expert_ids rows", expert_ids.rows, 0, kMaxRows);
-  check_range("expert_ids columns", expert_ids.cols, 0, kMaxResidencyExperts);
-  check_matrix("expert_ids", expert_ids, expert_ids.rows, expert_ids.cols);
-  check_requests(requests);
-  return implementation_->serve(layer, expert_ids, requests);
 }
 
 bool ExpertCache::access(int32_t layer, int32_t expert) {

@@ -4,9 +4,13 @@
 
 #include "cpu/expert_cache_state.h"
 #include "cpu/expert_ids.h"
+#include "cpu/view_checks.h"
 
 namespace switchyard {
 namespace {
+
+/// Rows of one call, so that its accesses stay far inside int64.
+constexpr int64_t kMaxRows = int64_t{1} << 40;
 
 /// Calls visit(id) for every id but padding.
 template <typename Visit>
@@ -21,6 +25,97 @@ void for_each_id(MatrixView<const int32_t> expert_ids, const Visit& visit) {
 
 }  // namespace
 
+int64_t ExpertCache::serve(int32_t layer, MatrixView<const int32_t> expert_ids,
+                           VectorView<PagingRequest> requests) {
+  Implementation& cache = *implementation_;
+  const auto num_layers = static_cast<uint32_t>(cache.config.memory.num_layers);
+  // The usual call needs few checks.
+  if (static_cast<uint32_t>(layer) < num_layers && requests.size >= 0 &&
+      cache.serve_resident_token(layer, expert_ids)) {
+    return 0;
+  }
+  cpu::check_range("layer", layer, 0, cache.config.memory.num_layers - 1);
+  cpu::check_range("expert_ids rows", expert_ids.rows, 0, kMaxRows);
+  cpu::check_range("expert_ids columns", expert_ids.cols, 0, kMaxResidencyExperts);
+  cpu::check_matrix("expert_ids", expert_ids, expert_ids.rows, expert_ids.cols);
+  cpu::check_vector("requests", requests, std::max<int64_t>(requests.size, 0));
+  return cache.serve(layer, expert_ids, requests);
+}
+
+/// A power of two, so that nothing is rounded; what falls out of range counts as never used.
+void ExpertCache::Implementation::rescale(Layer& layer) const {
+  constexpr double kScale = 0x1p-512;
+  layer.increment *= kScale;
+  layer.total *= kScale;
+  for (int32_t expert = 0; expert < config.memory.num_experts; ++expert) {
+    double& affinity = layer.uses[expert].affinity;
+    affinity = affinity * kScale < DBL_MIN ? 0.0 : affinity * kScale;
+  }
+  for (int32_t slot = 0; slot < layer.num_slots; ++slot) {
+    if (layer.keys[slot] != kStays) layer.keys[slot] = key_of(layer, layer.expert_of[slot]);
+  }
+}
+
+inline void ExpertCache::Implementation::advance(Layer& layer) const {
+  constexpr double kMost = 0x1p512;
+  layer.increment *= growth_;
+  if (layer.increment > kMost) rescale(layer);
+  layer.total += layer.increment;
+}
+
+template <EvictionPolicy kPolicy>
+bool ExpertCache::Implementation::serve_residents(Layer& layer,
+                                                  VectorView<const int32_t> expert_ids) {
+  constexpr bool kByAge = kPolicy == EvictionPolicy::kLru || kPolicy == EvictionPolicy::kAdaptive;
+  constexpr bool kByCount = kPolicy == EvictionPolicy::kLfu || kPolicy == EvictionPolicy::kAdaptive;
+  const auto num_experts = static_cast<uint32_t>(config.memory.num_experts);
+  for (int64_t i = 0; i < expert_ids.size; ++i) {
+    const auto id = static_cast<uint32_t>(expert_ids[i]);
+    if (id >= num_experts || layer.slot_of[id] == kNoSlot) return false;
+  }
+  advance(layer);
+  const double increment = layer.increment;
+  int64_t clock = layer.clock;
+  for (int64_t i = 0; i < expert_ids.size; ++i) {
+    const int32_t id = expert_ids[i];
+    ExpertUse& use = layer.uses[id];
+    use.affinity += increment;
+    if constexpr (kByAge) use.last = ++clock;
+    if constexpr (kByCount) ++use.count;
+    int64_t& key = layer.keys[layer.slot_of[id]];
+    if (key != kStays) key = key_of(kPolicy, layer, id);  // else it is pinned
+  }
+  layer.clock = clock;
+  ++metrics.decisions;
+  metrics.hits += expert_ids.size;
+  return true;
+}
+
+bool ExpertCache::Implementation::serve_resident_token(int32_t index,
+                                                       MatrixView<const int32_t> expert_ids) {
+  Layer& layer = layers[static_cast<size_t>(index)];
+  // Whatever has more to do than to count and to rank.
+  if (expert_ids.rows != 1 || expert_ids.cols < 1 || expert_ids.cols > kMaxResidencyExperts ||
+      expert_ids.row_stride < expert_ids.cols || expert_ids.data == nullptr || is_watchful_ ||
+      layer.num_prefetched > 0) {
+    return false;
+  }
+  const VectorView<const int32_t> ids(expert_ids.data, expert_ids.cols);
+  switch (config.policy) {
+    case EvictionPolicy::kLru:
+      return serve_residents<EvictionPolicy::kLru>(layer, ids);
+    case EvictionPolicy::kLfu:
+      return serve_residents<EvictionPolicy::kLfu>(layer, ids);
+    case EvictionPolicy::kAdaptive:
+      return serve_residents<EvictionPolicy::kAdaptive>(layer, ids);
+    case EvictionPolicy::kAffinity:
+      return serve_residents<EvictionPolicy::kAffinity>(layer, ids);
+    case EvictionPolicy::kBelady:
+      break;
+  }
+  return false;
+}
+
 int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32_t> expert_ids,
                                            VectorView<PagingRequest> requests) {
   if (!config.measure_latency) return serve_untimed(index, expert_ids, requests);
@@ -30,25 +125,6 @@ int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32
   const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
   metrics.record_latency(elapsed.count());
   return written;
-}
-
-void ExpertCache::Implementation::advance(Layer& layer) {
-  layer.increment *= growth_;
-  // A power of two, so that nothing is rounded; what falls out of range counts as never used.
-  constexpr double kMost = 0x1p512;
-  if (layer.increment > kMost) {
-    constexpr double kScale = 0x1p-512;
-    layer.increment *= kScale;
-    layer.total *= kScale;
-    for (int32_t expert = 0; expert < config.memory.num_experts; ++expert) {
-      double& affinity = layer.uses[expert].affinity;
-      affinity = affinity * kScale < DBL_MIN ? 0.0 : affinity * kScale;
-    }
-    for (int32_t slot = 0; slot < layer.num_slots; ++slot) {
-      if (layer.keys[slot] != kStays) layer.keys[slot] = key_of(layer, layer.expert_of[slot]);
-    }
-  }
-  layer.total += layer.increment;
 }
 
 void ExpertCache::Implementation::check_planned(int32_t index,

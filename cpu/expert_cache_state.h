@@ -26,6 +26,7 @@ class ExpertCache::Implementation {
   static constexpr int kIdBits = 12;
   static constexpr int64_t kIdMask = (int64_t{1} << kIdBits) - 1;
   static constexpr int32_t kNoSlot = -1;
+  static constexpr int64_t kFarthest = (int64_t{1} << 50) - 1;
 
   struct Layer {
     /// What a use adds to an affinity. It grows by 1 / decay a call instead of every score falling.
@@ -49,6 +50,9 @@ class ExpertCache::Implementation {
 
   int64_t serve(int32_t index, MatrixView<const int32_t> expert_ids,
                 VectorView<PagingRequest> requests);
+  /// serve() of one token whose experts are all resident; otherwise does nothing.
+  /// @return whether it was one.
+  bool serve_resident_token(int32_t index, MatrixView<const int32_t> expert_ids);
   /// At most a page-out and a page-in.
   int64_t admit(int32_t index, int32_t expert, PagingPriority priority,
                 VectorView<PagingRequest> requests);
@@ -66,33 +70,31 @@ class ExpertCache::Implementation {
   }
   /// The key of a resident that may leave. Its last bits settle ties.
   [[nodiscard]] int64_t key_of(const Layer& layer, int32_t expert) const {
+    return key_of(config.policy, layer, expert);
+  }
+  [[nodiscard]] static int64_t key_of(EvictionPolicy policy, const Layer& layer, int32_t expert) {
     const ExpertUse& use = layer.uses[expert];
-    int64_t value = 0;
-    switch (config.policy) {
+    switch (policy) {
       case EvictionPolicy::kLru:
       case EvictionPolicy::kAdaptive:
-        value = use.last << kIdBits;
         break;
       case EvictionPolicy::kLfu:
         return use.count << kIdBits | layer.slot_of[expert];
       case EvictionPolicy::kAffinity:
         // Doubles of 0 or more are ordered like their bits; the last 12 make room for the id.
-        value = static_cast<int64_t>(std::bit_cast<uint64_t>(use.affinity)) & ~kIdMask;
-        break;
+        return (static_cast<int64_t>(std::bit_cast<uint64_t>(use.affinity)) & ~kIdMask) | expert;
       case EvictionPolicy::kBelady:
-        value = (kFarthest - std::min(use.next, kFarthest)) << kIdBits;
-        break;
+        return (kFarthest - std::min(use.next, kFarthest)) << kIdBits | expert;
     }
-    return value | expert;
+    return use.last << kIdBits | expert;
   }
+
   const ExpertCacheConfig config;
   Residency residency;
   MemoryMetrics metrics;
   std::vector<Layer> layers;
 
  private:
-  static constexpr int64_t kFarthest = (int64_t{1} << 50) - 1;
-
   /// What a call's experts ask of the layer.
   struct Demand {
     int32_t num_missing = 0;   ///< distinct experts, in missing_
@@ -105,7 +107,10 @@ class ExpertCache::Implementation {
   /// Holds the residents that the call uses. Refuses too few requests, having held none.
   Demand plan(int32_t index, MatrixView<const int32_t> expert_ids, int64_t num_requests);
   void check_planned(int32_t index, MatrixView<const int32_t> expert_ids) const;
-  void advance(Layer& layer);
+  void advance(Layer& layer) const;
+  void rescale(Layer& layer) const;
+  template <EvictionPolicy kPolicy>
+  bool serve_residents(Layer& layer, VectorView<const int32_t> expert_ids);
   void record_use(int32_t index, int32_t expert);
   void learn_transitions(int32_t index, MatrixView<const int32_t> expert_ids);
   void enter(int32_t index, int32_t expert);
@@ -114,7 +119,8 @@ class ExpertCache::Implementation {
   [[nodiscard]] int32_t transition_victim(int32_t index) const;
 
   Residency::State& memory_;
-  const double growth_;                         ///< of an increment, a call
+  const bool is_watchful_;  ///< every call has more to do than to count and to rank
+  const double growth_;     ///< of an increment, a call
   std::vector<ExpertTransitions> transitions_;  ///< from token to token, by layer, or none
   // The layers' arrays, one after another.
   std::vector<int64_t> keys_;
