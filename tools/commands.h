@@ -10,8 +10,7 @@ void add_route_command(CLI::App& program);
 void add_plan_command(CLI::App& program);
 void add_place_command(CLI::App& program);
 void add_simulate_command(CLI::App& program);
+void add_offload_command(CLI::App& program);
 void add_info_command(CLI::App& program);
-/// offload: a known name that refuses.
-void add_unavailable_commands(CLI::App& program);
 
 }  // namespace switchyard::tools

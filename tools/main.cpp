@@ -58,8 +58,8 @@ int run(int argc, char** argv) {
   add_plan_command(program);
   add_place_command(program);
   add_simulate_command(program);
+  add_offload_command(program);
   add_info_command(program);
-  add_unavailable_commands(program);
   try {
     program.parse(argc, argv);
     if (program.get_subcommands().empty()) {
