@@ -1,6 +1,6 @@
 // `switchyard offload`: a trace played again with limited fast memory.
-#include <cmath>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,7 +19,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr double kMostMicroseconds = 1e9;
+constexpr float kMostMicroseconds = 1e9f;
 
 struct OffloadOptions {
   std::string trace;
@@ -29,11 +29,10 @@ struct OffloadOptions {
   bool no_transitions = false;
   bool prefetch = false;
   int64_t prefetch_budget = 4;
-  float bonus = 0.0f;
+  std::optional<float> bonus;
   std::string bonus_scale = "absolute";
-  std::string rule = "bounded";
-  float tau = 0.0f;
-  float epsilon = 0.0f;
+  std::optional<float> tau;
+  std::optional<float> epsilon;
   int64_t keep = 0;
   std::optional<double> target_hit_rate;
   std::optional<double> miss_us;
@@ -55,11 +54,11 @@ void check_range(const char* name, int64_t value, int64_t low, int64_t high) {
          "in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
 }
 
-void check_real(const char* name, double value, double low, double high) {
+/// Refuses NaN too.
+void check_real(const char* name, float value, float low, float high) {
   if (value >= low && value <= high) return;
-  refuse(name, format_shortest(static_cast<float>(value)),
-         "in [" + format_shortest(static_cast<float>(low)) + ", " +
-             format_shortest(static_cast<float>(high)) + "]");
+  refuse(name, format_shortest(value),
+         "in [" + format_shortest(low) + ", " + format_shortest(high) + "]");
 }
 
 /// Which of two names it is.
@@ -71,11 +70,33 @@ bool is_second(const char* name, const std::string& value, const std::string& fi
 
 /// The first option given that needs logits; empty for none.
 std::string needs_logits(const OffloadOptions& options) {
-  if (options.bonus != 0.0f) return "--bonus";
-  if (options.tau != 0.0f) return "--tau";
-  if (options.epsilon != 0.0f) return "--epsilon";
+  if (options.bonus.value_or(0.0f) != 0.0f) return "--bonus";
+  if (options.tau.value_or(0.0f) != 0.0f) return "--tau";
+  if (options.epsilon.value_or(0.0f) != 0.0f) return "--epsilon";
   if (options.keep != 0) return "--keep";
   return options.target_hit_rate ? "--target-hit-rate" : "";
+}
+
+ResidencyPreference preference_of(const OffloadOptions& options) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  ResidencyPreference preference;
+  // Whoever gives a bound and no bonus wants all that the bound allows.
+  preference.bonus = options.bonus.value_or(needs_logits(options).empty() ? 0.0f : kInfinity);
+  if (options.target_hit_rate) {
+    preference.bonus = options.bonus.value_or(BonusControllerConfig{}.initial_bonus);
+    check_real("--target-hit-rate", static_cast<float>(*options.target_hit_rate), 0.0f, 1.0f);
+    check_real("--bonus", preference.bonus, 0.0f, 1.0f);
+  }
+  if (is_second("--bonus-scale", options.bonus_scale, "absolute", "spread")) {
+    preference.bonus_scale = BonusScale::kSpread;
+  }
+  preference.max_swap_loss = options.tau.value_or(preference.max_swap_loss);
+  preference.max_sacrificed_share = options.epsilon.value_or(preference.max_sacrificed_share);
+  preference.num_protected = static_cast<int32_t>(options.keep);
+  check_real("--bonus", preference.bonus, 0.0f, kInfinity);
+  check_real("--tau", preference.max_swap_loss, 0.0f, kInfinity);
+  check_real("--epsilon", preference.max_sacrificed_share, 0.0f, kInfinity);
+  return preference;
 }
 
 EvictionPolicy policy_of(const OffloadOptions& options) {
@@ -92,32 +113,19 @@ OffloadConfig config_of(const OffloadOptions& options, const OffloadReplay& repl
   check_range("--fast-slots", options.fast_slots, 0, replay.num_experts());
   config.fast_slots = static_cast<int32_t>(options.fast_slots);
   config.decay = options.decay;
-  check_real("--decay", options.decay, 1e-6, 1.0);
+  check_real("--decay", static_cast<float>(options.decay), 1e-6f, 1.0f);
   config.learn_transitions = !options.no_transitions;
   config.prefetch = options.prefetch;
   check_range("--prefetch-budget", options.prefetch_budget, 1, 64);
   config.prefetch_budget = static_cast<int32_t>(options.prefetch_budget);
-  check_real("--upload-gbps", options.upload_gbps, 1e-6, 1e6);
+  check_real("--upload-gbps", static_cast<float>(options.upload_gbps), 1e-6f, 1e6f);
   check_range("--expert-bytes", options.expert_bytes, 1, int64_t{1} << 50);
   config.costs.upload_us = static_cast<double>(options.expert_bytes) / (options.upload_gbps * 1e3);
   config.costs.miss_us = options.miss_us.value_or(config.costs.upload_us);
-  check_real("--miss-us", config.costs.miss_us, 0.0, kMostMicroseconds);
-  config.preference = {
-      .bonus = options.bonus,
-      .is_spread = is_second("--bonus-scale", options.bonus_scale, "absolute", "spread"),
-      .is_additive = is_second("--rule", options.rule, "bounded", "additive"),
-      .max_probability_loss = options.tau,
-      .max_sacrificed_share = options.epsilon,
-      .num_kept = static_cast<int32_t>(options.keep)};
-  check_real("--bonus", options.bonus, 0.0, 3.4e38);
-  check_real("--tau", options.tau, 0.0, 1.0);
-  check_real("--epsilon", options.epsilon, 0.0, 1.0);
+  check_real("--miss-us", static_cast<float>(config.costs.miss_us), 0.0f, kMostMicroseconds);
   check_range("--keep", options.keep, 0, replay.top_k());
+  config.preference = preference_of(options);
   config.target_hit_rate = options.target_hit_rate;
-  if (options.target_hit_rate) {
-    check_real("--target-hit-rate", *options.target_hit_rate, 0.0, 1.0);
-    check_real("--bonus", options.bonus, 0.0, 1.0);
-  }
   const std::string needs = needs_logits(options);
   if (!needs.empty() && !replay.can_choose()) {
     throw InvalidArgument(needs + " changes nothing: " + options.trace + " has no router_logits");
@@ -260,7 +268,11 @@ void add_offload_command(CLI::App& program) {
   command->add_flag("--no-transitions", options->no_transitions,
                     "Let affinity not learn which experts follow which");
   const std::string choice = "Choice";
-  command->add_option("--bonus", options->bonus, "Added to resident experts' scores, default 0")
+  command
+      ->add_option(
+          "--bonus", options->bonus,
+          "Added to resident experts' scores; default: none, or without limit where --tau, "
+          "--epsilon or --keep is given")
       ->type_name("X")
       ->group(choice);
   command
@@ -269,18 +281,14 @@ void add_offload_command(CLI::App& program) {
       ->type_name("NAME")
       ->group(choice);
   command
-      ->add_option("--rule", options->rule,
-                   "bounded (default) by the options below, or additive: the bonus alone")
-      ->type_name("NAME")
-      ->group(choice);
-  command
       ->add_option("--tau", options->tau,
-                   "Most probability that one exchange of experts may lose, default 0")
+                   "Most probability that giving one expert up may lose, default 1")
       ->type_name("X")
       ->group(choice);
   command
       ->add_option("--epsilon", options->epsilon,
-                   "Most of the best experts' probability that a token may lose, default 0")
+                   "Most of its best experts' probability that a token may give up, as a share, "
+                   "default 0.02")
       ->type_name("X")
       ->group(choice);
   command->add_option("--keep", options->keep, "Best experts that are always chosen, default 0")
@@ -288,7 +296,7 @@ void add_offload_command(CLI::App& program) {
       ->group(choice);
   command
       ->add_option("--target-hit-rate", options->target_hit_rate,
-                   "Let the bonus follow a hit rate, starting at --bonus")
+                   "Let the bonus follow a hit rate, from --bonus (default 0.15) up to 1")
       ->type_name("X")
       ->group(choice);
   const std::string traffic = "Traffic";

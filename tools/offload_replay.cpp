@@ -37,7 +37,12 @@ class Run {
   }
 
   ExpertCache& cache() { return cache_; }
-  [[nodiscard]] const ChoicePreference& preference() const { return preference_; }
+  /// With what is resident now.
+  [[nodiscard]] ResidencyPreference preference(int32_t layer) const {
+    ResidencyPreference preference = preference_;
+    preference.resident_experts = cache_.resident_experts(layer);
+    return preference;
+  }
 
   void prefetch(int32_t layer, VectorView<const int32_t> before) {
     if (!prefetcher_) return;
@@ -97,7 +102,7 @@ class Run {
 
   const OffloadConfig& config_;
   ExpertCache cache_;
-  ChoicePreference preference_;
+  ResidencyPreference preference_;
   std::vector<PagingRequest> requests_;
   std::optional<ExpertPrefetcher> prefetcher_;
   std::optional<BonusController> controller_;
@@ -175,7 +180,7 @@ OffloadResults OffloadReplay::run(const OffloadConfig& config) const {
       TokenSelector::Choice choice{{plain_ids(index).row(token), top_k_}, 0.0f};
       if (selector) {
         choice = selector->select(layers_[index]->router_logits, token, biases_[index],
-                                  run.preference(), run.cache().resident_experts(layer));
+                                  run.preference(layer));
       }
       run.serve(layer, seen, choice.expert_ids, choice.sacrificed_mass);
       before.assign(choice.expert_ids.data, choice.expert_ids.data + choice.expert_ids.size);

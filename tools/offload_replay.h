@@ -22,7 +22,7 @@ struct OffloadConfig {
   bool prefetch = false;
   int32_t prefetch_budget = 4;
   PagingCosts costs;
-  ChoicePreference preference;            ///< the default changes nothing
+  ResidencyPreference preference;  ///< without resident_experts; a bonus of 0 changes nothing
   std::optional<double> target_hit_rate;  ///< the bonus follows it
 };
 

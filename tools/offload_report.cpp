@@ -1,6 +1,7 @@
 #include "tools/offload_report.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "offload_page.h"
 #include "switchyard/build_info.h"
@@ -70,7 +71,8 @@ Json curve_by_share(const OffloadReplay& replay, OffloadConfig config) {
   Json points = Json::array();
   if (!replay.can_choose() || config.policy == EvictionPolicy::kBelady) return points;
   config.target_hit_rate.reset();
-  if (config.preference.bonus == 0.0f) config.preference = full_preference();
+  if (config.preference.bonus == 0.0f)
+    config.preference.bonus = std::numeric_limits<float>::infinity();
   for (const float share : kShares) {
     config.preference.max_sacrificed_share = share;
     const OffloadResults results = replay.run(config);
@@ -82,10 +84,6 @@ Json curve_by_share(const OffloadReplay& replay, OffloadConfig config) {
 }
 
 }  // namespace
-
-ChoicePreference full_preference() {
-  return {.bonus = 1.0f, .is_spread = true, .max_probability_loss = 1.0f};
-}
 
 OffloadStudy study_offload(const OffloadReplay& replay, const OffloadConfig& config) {
   OffloadStudy study;

@@ -13,9 +13,6 @@ struct OffloadStudy {
   std::vector<OffloadResults> plain;  ///< every policy without bonus and prefetch
 };
 
-/// Residents before all others, as far as the bounds allow.
-ChoicePreference full_preference();
-
 OffloadStudy study_offload(const OffloadReplay& replay, const OffloadConfig& config);
 
 /// One page that needs nothing but itself. Replays more: other numbers of slots, and where there

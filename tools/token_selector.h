@@ -8,20 +8,9 @@
 
 namespace switchyard::tools {
 
-/// How much residency counts in the choice; see ResidencyPreference.
-struct ChoicePreference {
-  float bonus = 0.0f;
-  bool is_spread = false;    ///< the bonus is a share of the row's spread
-  bool is_additive = false;  ///< the bonus alone, without bounds
-  float max_probability_loss = 0.0f;
-  float max_sacrificed_share = 0.0f;
-  int32_t num_kept = 0;
-
-  bool operator==(const ChoicePreference&) const = default;
-};
-
 class TokenSelector {
  public:
+  /// On the CPU, where a token by itself costs least.
   /// @param config  without shared experts.
   explicit TokenSelector(const RouterConfig& config);
 
@@ -29,8 +18,9 @@ class TokenSelector {
     VectorView<const int32_t> expert_ids;  ///< [top_k], until the next call
     float sacrificed_mass = 0.0f;
   };
+  /// @throws InvalidArgument  for a preference that the router refuses.
   Choice select(const ConstTensorView& logits, int64_t token, VectorView<const float> bias,
-                const ChoicePreference& preference, VectorView<const uint8_t> resident);
+                const ResidencyPreference& preference);
 
  private:
   Router router_;
