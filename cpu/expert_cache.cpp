@@ -70,6 +70,9 @@ void validate(const ExpertCacheConfig& config) {
     refuse("decay is ", config.decay, ", must be in [1e-6, 1]");
   }
   validate(config.costs);
+  if (!(config.prefetch_threshold >= 0.0 && config.prefetch_threshold <= 1.0)) {
+    refuse("prefetch_threshold is ", config.prefetch_threshold, ", must be in [0, 1]");
+  }
 }
 
 ExpertCache::ExpertCache(const ExpertCacheConfig& config, Backend backend) {
@@ -178,6 +181,10 @@ void ExpertCache::plan_accesses(int32_t layer, VectorView<const int32_t> expert_
     }
   }
   implementation_->plan_accesses(layer, expert_ids);
+}
+
+bool ExpertCache::prefetch_pays(double probability, double victim_probability) const {
+  return implementation_->prefetch_pays(probability, victim_probability);
 }
 
 double ExpertCache::use_probability(int32_t layer, int32_t expert) const {

@@ -192,8 +192,7 @@ int64_t ExpertCache::Implementation::prefetch(int32_t index, int32_t budget,
     if (layer.slot_of[expert] != kNoSlot) continue;
     const int32_t leaving = next_victim(index);
     const double lost = leaving < 0 ? 0.0 : use_probability(layer, leaving);
-    const double gained = use_probability(layer, expert);
-    if (!(gained > break_even_precision(config.costs, lost)) || gained <= lost) continue;
+    if (!prefetch_pays(use_probability(layer, expert), lost)) continue;
     const int64_t added = admit(index, expert, PagingPriority::kPrefetch,
                                 {requests.data + written, requests.size - written});
     if (added == 0) break;

@@ -68,6 +68,10 @@ class ExpertCache::Implementation {
     if (layer.total <= 0.0) return 0.0;
     return std::min(1.0, layer.uses[expert].affinity / layer.total);
   }
+  [[nodiscard]] bool prefetch_pays(double gained, double lost) const {
+    return gained > lost && gained > config.prefetch_threshold &&
+           gained > break_even_precision(config.costs, lost);
+  }
   /// The key of a resident that may leave. Its last bits settle ties.
   [[nodiscard]] int64_t key_of(const Layer& layer, int32_t expert) const {
     return key_of(config.policy, layer, expert);

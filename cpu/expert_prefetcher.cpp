@@ -91,8 +91,7 @@ int64_t ExpertPrefetcher::prefetch(ExpertCache& cache, int32_t layer,
     const int32_t victim = cache.next_victim(layer);
     double lost = 0.0;
     if (victim >= 0) lost = expected_precision(predictions_[static_cast<size_t>(victim)]);
-    const double gained = expected_precision(candidate.prediction);
-    if (gained <= lost || !(gained > break_even_precision(cache.config().costs, lost))) continue;
+    if (!cache.prefetch_pays(expected_precision(candidate.prediction), lost)) continue;
     written += cache.admit(layer, candidate.expert, PagingPriority::kPrefetch,
                            {requests.data + written, requests.size - written});
   }

@@ -35,8 +35,9 @@ struct ExpertCacheConfig {
   /// kAffinity: also weigh which experts used to follow those of the token at hand. Takes
   /// 2 * num_experts^2 bytes a layer, and top_k^2 steps a token.
   bool learn_transitions = false;
-  PagingCosts costs;             ///< decide which prefetches pay
-  bool measure_latency = false;  ///< of every serve(), in nanoseconds; off it costs nothing
+  PagingCosts costs{};              ///< decide which prefetches pay
+  double prefetch_threshold = 0.1;  ///< how probable a prefetched expert's use must be anyway
+  bool measure_latency = false;     ///< of every serve(), in nanoseconds; off it costs nothing
 };
 
 /// @throws InvalidArgument  naming the field, its value and the limit.
@@ -100,8 +101,8 @@ class ExpertCache {
                 VectorView<PagingRequest> requests);
 
   /// Brings in up to `budget` experts whose use pays for it: of the 2 * budget with the highest
-  /// affinity above 0 those that are not resident, each when use_probability() exceeds
-  /// break_even_precision() for the expert that would leave.
+  /// affinity above 0 those that are not resident, each when use_probability() is above
+  /// the config's threshold and break_even_precision() for the expert that would leave.
   /// @param requests  as admit(), kPrefetch; 2 * budget are always enough.
   int64_t prefetch(int32_t layer, int32_t budget, VectorView<PagingRequest> requests);
 
@@ -125,6 +126,11 @@ class ExpertCache {
   /// kBelady: all accesses to come of a layer, in order; -1 is left out. Allocates.
   /// @throws InvalidArgument  also for another policy.
   void plan_accesses(int32_t layer, VectorView<const int32_t> expert_ids);
+
+  /// Whether bringing in an expert of that probability of use pays, which makes one of
+  /// `victim_probability` leave (0 where there is room): it has to be above the latter, the
+  /// config's threshold and break_even_precision().
+  [[nodiscard]] bool prefetch_pays(double probability, double victim_probability) const;
 
   /// The share of calls that use an expert, recent ones weighing more as `decay` says: in [0, 1].
   [[nodiscard]] double use_probability(int32_t layer, int32_t expert) const;

@@ -29,8 +29,7 @@ void validate(const ExpertPrefetcherConfig& config);
 /// Predictions are the means of ExpertTransitions::predict(), with the cache's use_probability() as
 /// the prior. What they are worth is measured as tokens pass: predictions of about the same value
 /// share a bin, which counts how many came true, whether or not they were acted on. That share is
-/// the expected precision, and a prefetch is issued only where it exceeds break_even_precision()
-/// for the expert that would leave.
+/// the expected precision, by which ExpertCache::prefetch_pays() decides.
 ///
 /// Memory is allocated by the constructor alone. Calls are made one at a time. Deterministic in
 /// every bit.
