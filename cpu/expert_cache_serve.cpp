@@ -30,7 +30,8 @@ int64_t ExpertCache::serve(int32_t layer, MatrixView<const int32_t> expert_ids,
   Implementation& cache = *implementation_;
   const auto num_layers = static_cast<uint32_t>(cache.config.memory.num_layers);
   // The usual call needs few checks.
-  if (static_cast<uint32_t>(layer) < num_layers && requests.size >= 0 &&
+  if (static_cast<uint32_t>(layer) < num_layers &&
+      (requests.size > 0) == (requests.data != nullptr) &&
       cache.serve_resident_token(layer, expert_ids)) {
     return 0;
   }

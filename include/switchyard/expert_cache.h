@@ -18,7 +18,8 @@ enum class EvictionPolicy : uint8_t {
   kLru,       ///< the one that was used longest ago
   kLfu,       ///< the one used least often since the start
   kAdaptive,  ///< kLfu where the most used resident has 3 times the uses of the least, else kLru
-  kAffinity,  ///< the one least used lately, by an exponentially decaying sum of its uses
+  kAffinity,  ///< the one least used lately, by an exponentially decaying sum of its uses,
+              ///< of which the last 12 of 53 bits do not count
   kBelady,    ///< the one whose next use lies furthest ahead, as plan_accesses() tells: a bound
 };
 
