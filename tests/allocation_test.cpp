@@ -1,60 +1,18 @@
 // The hot path does not allocate. This program counts every operator new of the process.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cstddef>
-#include <cstdlib>
-#include <new>
-
 #include "switchyard/expert_affinity.h"
 #include "switchyard/expert_choice.h"
 #include "switchyard/hash_routing.h"
 #include "switchyard/router_losses.h"
 #include "switchyard/routing_stats.h"
 #include "switchyard/routing_stats_feed.h"
+#include "tests/allocation_counter.h"
 #include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
 
-namespace {
-
-std::atomic<bool> g_counting{false};
-std::atomic<int64_t> g_allocations{0};
-
-void* allocate(std::size_t size, std::size_t alignment) {
-  if (g_counting.load(std::memory_order_relaxed)) {
-    g_allocations.fetch_add(1, std::memory_order_relaxed);
-  }
-  const std::size_t rounded =
-      (std::max<std::size_t>(size, 1) + alignment - 1) / alignment * alignment;
-  if (void* memory = std::aligned_alloc(alignment, rounded)) return memory;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-// The array, sized and nothrow forms of the standard library call these.
-void* operator new(std::size_t size) { return allocate(size, alignof(std::max_align_t)); }
-void* operator new(std::size_t size, std::align_val_t alignment) {
-  return allocate(size, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-
 namespace switchyard::test {
 namespace {
-
-/// Allocations that `call` makes, on any thread.
-template <typename Call>
-int64_t allocations_of(const Call& call) {
-  g_allocations = 0;
-  g_counting = true;
-  call();
-  g_counting = false;
-  return g_allocations;
-}
 
 TEST(Allocation, TheCounterCounts) {
   // Called by name, the pair may not be optimised away.
