@@ -358,7 +358,6 @@ const Refusal kRefusals[] = {
     {"no_out", {"route", "TRACE"}, "--out"},
     {"missing_file", {"run", "/nonexistent/trace"}, "No such file or directory"},
     {"directory_as_trace", {"run", "DIRECTORY"}, "not a regular file"},
-    {"offload", {"offload"}, "'offload' is not available yet"},
     {"log_level", {"info", "--log-level", "loud"}, "--log-level is 'loud'"},
     {"info_flag", {"info", "--colour"}, "--colour"},
     route("unknown_flag", {"--fast"}, "--fast"),
