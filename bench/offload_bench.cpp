@@ -195,8 +195,9 @@ void time_serving(benchmark::State& state, const Shape& shape) {
   std::vector<PagingRequest> requests(static_cast<size_t>(cache.max_requests(1, shape.top_k)));
   int64_t token = 0;
   for (auto _ : state) {
-    benchmark::DoNotOptimize(cache.serve(0, {ids.data() + token * shape.top_k, 1, shape.top_k},
-                                         {requests.data(), static_cast<int64_t>(requests.size())}));
+    benchmark::DoNotOptimize(
+        cache.serve_token(0, {ids.data() + token * shape.top_k, shape.top_k},
+                          {requests.data(), static_cast<int64_t>(requests.size())}));
     token = token + 1 == kTokens ? 0 : token + 1;
   }
 }

@@ -102,7 +102,7 @@ bool ExpertCache::access(int32_t layer, int32_t expert) {
   check_expert(*implementation_, layer, expert);
   PagingRequest unwanted[2];
   const int64_t misses = implementation_->metrics.misses;
-  implementation_->serve(layer, {&expert, 1, 1}, {unwanted, 2});
+  serve_token(layer, {&expert, 1}, {unwanted, 2});
   return implementation_->metrics.misses == misses;
 }
 

@@ -28,6 +28,17 @@ void for_each_id(MatrixView<const int32_t> expert_ids, const Visit& visit) {
 int64_t ExpertCache::serve(int32_t layer, MatrixView<const int32_t> expert_ids,
                            VectorView<PagingRequest> requests) {
   Implementation& cache = *implementation_;
+  cpu::check_range("layer", layer, 0, cache.config.memory.num_layers - 1);
+  cpu::check_range("expert_ids rows", expert_ids.rows, 0, kMaxRows);
+  cpu::check_range("expert_ids columns", expert_ids.cols, 0, kMaxResidencyExperts);
+  cpu::check_matrix("expert_ids", expert_ids, expert_ids.rows, expert_ids.cols);
+  cpu::check_vector("requests", requests, std::max<int64_t>(requests.size, 0));
+  return cache.serve(layer, expert_ids, requests);
+}
+
+int64_t ExpertCache::serve_token(int32_t layer, VectorView<const int32_t> expert_ids,
+                                 VectorView<PagingRequest> requests) {
+  Implementation& cache = *implementation_;
   const auto num_layers = static_cast<uint32_t>(cache.config.memory.num_layers);
   // The usual call needs few checks.
   if (static_cast<uint32_t>(layer) < num_layers &&
@@ -35,12 +46,7 @@ int64_t ExpertCache::serve(int32_t layer, MatrixView<const int32_t> expert_ids,
       cache.serve_resident_token(layer, expert_ids)) {
     return 0;
   }
-  cpu::check_range("layer", layer, 0, cache.config.memory.num_layers - 1);
-  cpu::check_range("expert_ids rows", expert_ids.rows, 0, kMaxRows);
-  cpu::check_range("expert_ids columns", expert_ids.cols, 0, kMaxResidencyExperts);
-  cpu::check_matrix("expert_ids", expert_ids, expert_ids.rows, expert_ids.cols);
-  cpu::check_vector("requests", requests, std::max<int64_t>(requests.size, 0));
-  return cache.serve(layer, expert_ids, requests);
+  return serve(layer, {expert_ids.data, 1, expert_ids.size}, requests);
 }
 
 /// A power of two, so that nothing is rounded; what falls out of range counts as never used.
@@ -93,15 +99,13 @@ bool ExpertCache::Implementation::serve_residents(Layer& layer,
 }
 
 bool ExpertCache::Implementation::serve_resident_token(int32_t index,
-                                                       MatrixView<const int32_t> expert_ids) {
+                                                       VectorView<const int32_t> ids) {
   Layer& layer = layers[static_cast<size_t>(index)];
   // Whatever has more to do than to count and to rank.
-  if (expert_ids.rows != 1 || expert_ids.cols < 1 || expert_ids.cols > kMaxResidencyExperts ||
-      expert_ids.row_stride < expert_ids.cols || expert_ids.data == nullptr || is_watchful_ ||
+  if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr || is_watchful_ ||
       layer.num_prefetched > 0) {
     return false;
   }
-  const VectorView<const int32_t> ids(expert_ids.data, expert_ids.cols);
   switch (config.policy) {
     case EvictionPolicy::kLru:
       return serve_residents<EvictionPolicy::kLru>(layer, ids);

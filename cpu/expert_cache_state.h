@@ -52,7 +52,7 @@ class ExpertCache::Implementation {
                 VectorView<PagingRequest> requests);
   /// serve() of one token whose experts are all resident; otherwise does nothing.
   /// @return whether it was one.
-  bool serve_resident_token(int32_t index, MatrixView<const int32_t> expert_ids);
+  bool serve_resident_token(int32_t index, VectorView<const int32_t> expert_ids);
   /// At most a page-out and a page-in.
   int64_t admit(int32_t index, int32_t expert, PagingPriority priority,
                 VectorView<PagingRequest> requests);

@@ -82,12 +82,18 @@ int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
   aware.residency = self.preference;
   aware.residency.resident_experts = self.cache.resident_experts(layer);
   self.router.route(aware, result, workspace);
-  const MatrixView<const int32_t> chosen(result.expert_ids.data, result.expert_ids.rows,
-                                         self.config.routing.top_k, result.expert_ids.row_stride);
-  const int64_t hits = self.cache.metrics().hits;
-  const int64_t misses = self.cache.metrics().misses;
-  int64_t written =
-      self.cache.serve(layer, chosen, {requests.data, requests.size - prefetch_requests});
+  const VectorView<PagingRequest> urgent(requests.data, requests.size - prefetch_requests);
+  const MemoryMetrics& metrics = self.cache.metrics();
+  const int64_t hits = metrics.hits;
+  const int64_t misses = metrics.misses;
+  const MatrixView<int32_t>& ids = result.expert_ids;
+  const int32_t top_k = self.config.routing.top_k;
+  int64_t written = 0;
+  if (ids.rows == 1) {
+    written = self.cache.serve_token(layer, {ids.data, top_k}, urgent);
+  } else {
+    written = self.cache.serve(layer, {ids.data, ids.rows, top_k, ids.row_stride}, urgent);
+  }
   if (self.config.adapts_bonus && self.config.memory_aware) {
     self.controller.observe(self.cache.metrics().hits - hits, self.cache.metrics().misses - misses);
     self.preference.bonus = self.controller.bonus();

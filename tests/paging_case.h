@@ -34,7 +34,7 @@ std::vector<PagingRequest> requests_of(const Call& call, int64_t capacity = 64) 
 inline std::vector<PagingRequest> serve(ExpertCache& cache, const std::vector<int32_t>& ids,
                                         int32_t layer = 0) {
   return requests_of([&](VectorView<PagingRequest> requests) {
-    return cache.serve(layer, {ids.data(), 1, static_cast<int64_t>(ids.size())}, requests);
+    return cache.serve_token(layer, view_of(ids), requests);
   });
 }
 

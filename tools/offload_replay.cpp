@@ -55,10 +55,10 @@ class Run {
              float sacrificed_mass) {
     const MemoryMetrics was = cache_.metrics();
     if (config_.policy == EvictionPolicy::kAffinity) {
-      cache_.serve(layer, {chosen.data, 1, chosen.size}, requests());
+      cache_.serve_token(layer, chosen, requests());
     } else {
       for (int64_t slot = 0; slot < chosen.size; ++slot) {
-        cache_.serve(layer, {chosen.data + slot, 1, 1}, requests());
+        cache_.serve_token(layer, {chosen.data + slot, 1}, requests());
       }
     }
     if (prefetcher_) prefetcher_->learn(layer, before, chosen);

@@ -88,6 +88,11 @@ class ExpertCache {
   int64_t serve(int32_t layer, MatrixView<const int32_t> expert_ids,
                 VectorView<PagingRequest> requests);
 
+  /// The same for one token, the fastest form: a view of one list travels in registers.
+  /// @param expert_ids  [slots].
+  int64_t serve_token(int32_t layer, VectorView<const int32_t> expert_ids,
+                      VectorView<PagingRequest> requests);
+
   /// One access by itself, as textbooks count: serve() of one token with one expert, whose requests
   /// nobody wants.
   /// @return whether it was a hit.
