@@ -70,6 +70,13 @@ inline void ExpertCache::Implementation::advance(Layer& layer) const {
   layer.total += layer.increment;
 }
 
+inline void ExpertCache::Implementation::count_prefetch_hit(Layer& layer, int32_t expert) {
+  if (layer.prefetched[expert] == 0) return;
+  layer.prefetched[expert] = 0;
+  --layer.num_prefetched;
+  ++metrics.prefetch_hits;
+}
+
 template <EvictionPolicy kPolicy>
 bool ExpertCache::Implementation::serve_residents(Layer& layer,
                                                   VectorView<const int32_t> expert_ids) {
@@ -82,6 +89,7 @@ bool ExpertCache::Implementation::serve_residents(Layer& layer,
   }
   advance(layer);
   const double increment = layer.increment;
+  const bool has_prefetched = layer.num_prefetched > 0;
   int64_t clock = layer.clock;
   for (int64_t i = 0; i < expert_ids.size; ++i) {
     const int32_t id = expert_ids[i];
@@ -91,6 +99,7 @@ bool ExpertCache::Implementation::serve_residents(Layer& layer,
     if constexpr (kByCount) ++use.count;
     int64_t& key = layer.keys[layer.slot_of[id]];
     if (key != kStays) key = key_of(kPolicy, layer, id);  // else it is pinned
+    if (has_prefetched) count_prefetch_hit(layer, id);
   }
   layer.clock = clock;
   ++metrics.decisions;
@@ -102,8 +111,7 @@ bool ExpertCache::Implementation::serve_resident_token(int32_t index,
                                                        VectorView<const int32_t> ids) {
   Layer& layer = layers[static_cast<size_t>(index)];
   // Whatever has more to do than to count and to rank.
-  if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr || is_watchful_ ||
-      layer.num_prefetched > 0) {
+  if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr || is_watchful_) {
     return false;
   }
   switch (config.policy) {
@@ -238,11 +246,7 @@ int64_t ExpertCache::Implementation::serve_untimed(int32_t index,
   for_each_id(expert_ids, [&](int32_t id) {
     ++num_accesses;
     record_use(index, id);
-    if (layer.num_prefetched > 0 && layer.prefetched[id] != 0) {
-      layer.prefetched[id] = 0;
-      --layer.num_prefetched;
-      ++metrics.prefetch_hits;
-    }
+    count_prefetch_hit(layer, id);
   });
   if (!transitions_.empty()) learn_transitions(index, expert_ids);
   if (all_resident) {

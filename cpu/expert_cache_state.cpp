@@ -12,7 +12,8 @@ ExpertCache::Implementation::Implementation(const ExpertCacheConfig& cache_confi
       residency(config.memory, backend),
       layers(static_cast<size_t>(config.memory.num_layers)),
       memory_(residency.state()),
-      is_watchful_(config.measure_latency || config.learn_transitions),
+      is_watchful_(config.measure_latency ||
+                   (config.learn_transitions && config.policy == EvictionPolicy::kAffinity)),
       growth_(1.0 / config.decay),
       planned_(layers.size()),
       next_uses_(layers.size()) {

@@ -116,6 +116,7 @@ class ExpertCache::Implementation {
   template <EvictionPolicy kPolicy>
   bool serve_residents(Layer& layer, VectorView<const int32_t> expert_ids);
   void record_use(int32_t index, int32_t expert);
+  void count_prefetch_hit(Layer& layer, int32_t expert);
   void learn_transitions(int32_t index, MatrixView<const int32_t> expert_ids);
   void enter(int32_t index, int32_t expert);
   [[nodiscard]] int32_t victim(int32_t index) const;
