@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install_dependencies.sh
 cmake --preset default >/dev/null
 cmake --build --preset default --target routing_bench permutation_bench affinity_bench \
-  stats_bench plan_bench placement_bench alltoall_perf moe_perf
+  stats_bench offload_bench plan_bench placement_bench alltoall_perf moe_perf
 
 bin=build/default/bin
 model=$(LC_ALL=C lscpu | sed -n 's/^Model name: *//p' | head -n 1)
@@ -48,6 +48,8 @@ trap 'rm -f "$partial"' EXIT
   printf '\n## Statistics\n\n```text\n'
   "$bin/stats_bench" --benchmark_min_time=0.05 2>/dev/null
   echo '```'
+  printf '\n## Memory-aware decisions\n\n'
+  "$bin/offload_bench" --table
   printf '\n## Placement\n\n'
   "$bin/placement_bench" --table
   printf '\n## Exchange: plans\n\n```text\n'
