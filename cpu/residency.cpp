@@ -71,8 +71,8 @@ Residency::State::State(const ResidencyConfig& residency_config, Backend backend
       fast_slots(static_cast<size_t>(config.num_layers), config.fast_slots),
       num_resident(fast_slots.size()),
       num_pinned(fast_slots.size()),
-      pinned(static_cast<size_t>(config.num_layers * words)),
-      on_host(pinned.size()) {
+      pinned_(static_cast<size_t>(config.num_layers * words)),
+      on_host_(pinned_.size()) {
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (int32_t expert = 0; expert < config.num_experts; ++expert) {
       if (host_used < host_capacity) enter_host(layer, expert);

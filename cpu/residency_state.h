@@ -17,10 +17,10 @@ class Residency::State {
     return mask[layer * mask_stride + expert] != 0;
   }
   [[nodiscard]] bool is_pinned(int32_t layer, int32_t expert) const {
-    return test(pinned, layer, expert);
+    return test(pinned_, layer, expert);
   }
   [[nodiscard]] bool is_on_host(int32_t layer, int32_t expert) const {
-    return test(on_host, layer, expert);
+    return test(on_host_, layer, expert);
   }
 
   /// How many more experts of a layer fit into fast memory.
@@ -44,16 +44,16 @@ class Residency::State {
     if (host_used < host_capacity) enter_host(layer, expert);
   }
   void enter_host(int32_t layer, int32_t expert) {
-    word(on_host, layer, expert) |= bit(expert);
+    word(on_host_, layer, expert) |= bit(expert);
     ++host_used;
   }
   void leave_host(int32_t layer, int32_t expert) {
-    uint64_t& bits = word(on_host, layer, expert);
+    uint64_t& bits = word(on_host_, layer, expert);
     host_used -= static_cast<int64_t>((bits & bit(expert)) != 0);
     bits &= ~bit(expert);
   }
   void set_pinned(int32_t layer, int32_t expert, bool value) {
-    uint64_t& bits = word(pinned, layer, expert);
+    uint64_t& bits = word(pinned_, layer, expert);
     num_pinned[static_cast<size_t>(layer)] +=
         static_cast<int32_t>(value) - static_cast<int32_t>((bits & bit(expert)) != 0);
     bits = value ? bits | bit(expert) : bits & ~bit(expert);
@@ -82,8 +82,8 @@ class Residency::State {
     return (bits[static_cast<size_t>(layer * words + expert / 64)] & bit(expert)) != 0;
   }
 
-  Bits pinned;
-  Bits on_host;
+  Bits pinned_;
+  Bits on_host_;
 };
 
 }  // namespace switchyard
