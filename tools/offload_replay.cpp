@@ -1,6 +1,7 @@
 #include "tools/offload_replay.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "switchyard/expert_prefetcher.h"
 
@@ -131,10 +132,10 @@ double OffloadResults::estimated_seconds() const {
   return (misses * config.costs.miss_us + useless * config.costs.upload_us) * 1e-6;
 }
 
-OffloadReplay::OffloadReplay(const Trace& trace, const std::vector<const TraceLayer*>& layers,
+OffloadReplay::OffloadReplay(const Trace& trace, std::vector<const TraceLayer*> layers,
                              const std::optional<RouterConfig>& routing,
                              const RoutingOptions& options)
-    : layers_(layers),
+    : layers_(std::move(layers)),
       routing_(routing),
       num_tokens_(trace.num_tokens()),
       num_experts_(trace.num_experts()),

@@ -53,7 +53,7 @@ struct OffloadResults {
 class OffloadReplay {
  public:
   /// @param routing  how to route the layers' logits; nothing where the layers bring expert_ids.
-  OffloadReplay(const Trace& trace, const std::vector<const TraceLayer*>& layers,
+  OffloadReplay(const Trace& trace, std::vector<const TraceLayer*> layers,
                 const std::optional<RouterConfig>& routing, const RoutingOptions& options);
 
   [[nodiscard]] int64_t num_tokens() const { return num_tokens_; }
