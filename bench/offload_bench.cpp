@@ -87,14 +87,16 @@ class LibraryDecisions {
         ids_(static_cast<size_t>(shape.top_k)),
         weights_(ids_.size()),
         requests_(static_cast<size_t>(router_.max_requests(1))),
-        workspace_(static_cast<size_t>(router_.router().workspace_bytes(1))) {}
+        workspace_(static_cast<size_t>(router_.router().workspace_bytes(1))) {
+    const auto top_k = static_cast<int64_t>(ids_.size());
+    inputs_.logits = MatrixView<const float>(nullptr, 1, num_experts_);
+    result_.expert_ids = {ids_.data(), 1, top_k};
+    result_.gate_weights = MatrixView<float>(weights_.data(), 1, top_k);
+  }
 
   int64_t decide(const float* logits) {
-    const auto top_k = static_cast<int64_t>(ids_.size());
-    RoutingResult result;
-    result.expert_ids = {ids_.data(), 1, top_k};
-    result.gate_weights = MatrixView<float>(weights_.data(), 1, top_k);
-    return router_.route(0, {.logits = MatrixView<const float>(logits, 1, num_experts_)}, result,
+    inputs_.logits.data = logits;
+    return router_.route(0, inputs_, result_,
                          {requests_.data(), static_cast<int64_t>(requests_.size())}, workspace_);
   }
   [[nodiscard]] const std::vector<int32_t>& ids() const { return ids_; }
@@ -108,6 +110,8 @@ class LibraryDecisions {
   std::vector<float> weights_;
   std::vector<PagingRequest> requests_;
   std::vector<std::byte> workspace_;
+  RoutingInputs inputs_;
+  RoutingResult result_;
 };
 
 /// Both choose the same experts and ask for the same moves; the order within a token may differ,
