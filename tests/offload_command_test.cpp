@@ -42,7 +42,7 @@ class OffloadCommand : public ::testing::Test {
   }
   static Json replay(const std::string& trace, std::vector<std::string> options) {
     options.insert(options.begin(), {"offload", trace});
-    options.push_back("--json");
+    options.emplace_back("--json");
     const auto result = run_command(options);
     expect_success(result);
     return Json::parse(result.out);
