@@ -1,12 +1,15 @@
 // `switchyard place` and `switchyard simulate` from outside: what they write, and what they refuse.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "bench/plain_placement.h"
 #include "tests/command_expectations.h"
+#include "tests/http_get.h"
 #include "tests/placement_loads.h"
 #include "tests/temporary_directory.h"
 #include "tests/tensor_bytes.h"
@@ -222,6 +225,45 @@ TEST_F(PlaceCommand, RefusesAPreviousPlacementOfAnotherShape) {
 }
 
 using SimulateCommand = PlaceCommand;
+
+#ifdef SWITCHYARD_PROMETHEUS
+TEST_F(SimulateCommand, ServesMetricsWhileItRunsAndForAWhileAfterwards) {
+  const int port = test::free_port();
+  const std::string address = "127.0.0.1:" + std::to_string(port);
+  const std::string file = loads("l.json", 4, 64, 1);
+  testing::CommandResult result;
+  std::thread command([&] {
+    result =
+        run_command({"simulate", file, "--ranks", "8", "--slots", "80", "--windows", "4", "--drift",
+                     "0.3", "--metrics-address", address, "--metrics-seconds", "3", "--json"});
+  });
+  std::string answer;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  // Three windows behind the first, of four layers.
+  while (answer.find("switchyard_routings_total{layer=\"3\"} 3") == std::string::npos &&
+         std::chrono::steady_clock::now() < deadline) {
+    answer = test::http_get(port, "/metrics");
+  }
+  command.join();
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "serving metrics at http://" + address + "/metrics\n");
+  EXPECT_NE(answer.find("switchyard_routings_total{layer=\"3\"} 3"), std::string::npos) << answer;
+  const Json budgeted = Json::parse(result.out).at("policies")[2];
+  EXPECT_NE(answer.find("switchyard_moved_slots_total " +
+                        std::to_string(budgeted.at("moved_slots").get<int64_t>())),
+            std::string::npos)
+      << answer;
+  EXPECT_NE(answer.find("switchyard_exchange_duration_seconds_count 3"), std::string::npos);
+}
+
+TEST_F(SimulateCommand, RefusesAnAddressThatIsNone) {
+  const std::string file = loads("l.json", 4, 64, 1);
+  expect_refusal(run_command({"simulate", file, "--ranks", "8", "--metrics-address", "nowhere"}),
+                 "nowhere");
+  expect_refusal(run_command({"simulate", file, "--ranks", "8", "--metrics-seconds", "1"}),
+                 "--metrics-seconds needs --metrics-address");
+}
+#endif
 
 TEST_F(SimulateCommand, ComparesPoliciesOnDriftingLoads) {
   const auto result = run_command({"simulate", loads("l.json", 4, 64, 1), "--ranks", "8", "--slots",

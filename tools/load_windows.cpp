@@ -74,7 +74,9 @@ void LoadWindows::cut(const ExpertLoads& loads, const LoadWindowOptions& options
   }
   for (int64_t i = 0; i < count; ++i) {
     const bool last = i + 1 == count && options.num_windows == 0;
-    windows_.push_back(loads.counts(i * window_, last ? num_tokens : (i + 1) * window_));
+    const int64_t end = last ? num_tokens : (i + 1) * window_;
+    tokens_.push_back(end - i * window_);
+    windows_.push_back(loads.counts(i * window_, end));
   }
 }
 
@@ -107,6 +109,7 @@ void LoadWindows::make_up(const ExpertLoads& loads, const LoadWindowOptions& opt
             static_cast<int64_t>(std::max(0.0, drawn));
       }
     }
+    tokens_.push_back(window_);
     windows_.push_back(std::move(counts));
   }
 }

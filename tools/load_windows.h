@@ -33,6 +33,10 @@ class LoadWindows {
   [[nodiscard]] int64_t window() const { return window_; }
   [[nodiscard]] bool is_made_up() const { return made_up_; }
 
+  /// Of one window; made up, each assignment is a token.
+  [[nodiscard]] int64_t num_tokens(int64_t window) const {
+    return tokens_[static_cast<std::size_t>(window)];
+  }
   /// [num_experts] assignments.
   [[nodiscard]] std::span<const int64_t> counts(int64_t window, int64_t layer) const;
 
@@ -44,6 +48,7 @@ class LoadWindows {
   int32_t num_experts_;
   int64_t window_ = 0;
   bool made_up_;
+  std::vector<int64_t> tokens_;
   std::vector<std::vector<int64_t>> windows_;  ///< each [num_layers, num_experts]
 };
 

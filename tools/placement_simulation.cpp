@@ -1,6 +1,7 @@
 #include "tools/placement_simulation.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -53,7 +54,10 @@ class Simulation {
     std::vector<SimulatedWindow> played;
     for (int64_t window = 1; window < windows_.num_windows(); ++window) {
       SimulatedWindow result{.policy = policy_, .window = window};
+      const auto start = std::chrono::steady_clock::now();
       if (window > 1) change(window, result);
+      result.plan_seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       measure(window, result);
       record(window);
       played.push_back(result);
@@ -125,12 +129,15 @@ class Simulation {
         result.worst_rank_load = std::max(result.worst_rank_load, loads[rank]);
       }
       result.compute_seconds += slowest * config_.policy.seconds_per_load;
-      result.exchange_seconds += exchange_seconds(loads);
+      const TrafficMatrix traffic = even_traffic(loads);
+      result.dispatch_bytes += traffic_volume(traffic, config_.row_bytes).total_bytes;
+      result.exchange_seconds += exchange_seconds(traffic);
     }
     result.mean_max_over_mean = sum_of_ratios / static_cast<double>(windows_.num_layers());
   }
 
-  [[nodiscard]] double exchange_seconds(const std::vector<double>& loads) const {
+  /// Tokens start evenly on all ranks.
+  [[nodiscard]] TrafficMatrix even_traffic(const std::vector<double>& loads) const {
     const int32_t num_ranks = config_.planner.num_ranks;
     TrafficMatrix traffic(num_ranks);
     for (int32_t from = 0; from < num_ranks; ++from) {
@@ -138,6 +145,10 @@ class Simulation {
         traffic.at(from, to) = std::llround(loads[index_of(to)] / num_ranks);
       }
     }
+    return traffic;
+  }
+
+  [[nodiscard]] double exchange_seconds(const TrafficMatrix& traffic) const {
     return predict_seconds(config_.links, traffic, config_.row_bytes) +
            predict_seconds(config_.links, traffic.transposed(), config_.row_bytes);
   }

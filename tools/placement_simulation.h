@@ -41,6 +41,8 @@ struct SimulatedWindow {
   double worst_rank_load = 0.0;      ///< assignments of the busiest rank of any layer
   int64_t moved_slots = 0;           ///< before the window, after the one before
   int64_t moved_bytes = 0;
+  int64_t dispatch_bytes = 0;     ///< that leave their rank, one way
+  double plan_seconds = 0.0;      ///< that planning took this program before the window
   double compute_seconds = 0.0;   ///< sum over the layers of the slowest rank's time
   double exchange_seconds = 0.0;  ///< predicted, both ways, tokens starting evenly on all ranks
   double move_seconds = 0.0;      ///< of the moves, and the pause they cost

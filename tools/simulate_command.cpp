@@ -15,6 +15,7 @@
 #include "tools/load_windows.h"
 #include "tools/placement_options.h"
 #include "tools/placement_simulation.h"
+#include "tools/simulation_metrics.h"
 #include "tools/simulation_report.h"
 #include "tools/text_table.h"
 
@@ -35,6 +36,8 @@ struct SimulateOptions {
   double decay = 0.5;
   int64_t row_bytes = 7168;
   std::string report;
+  std::string metrics_address;
+  std::optional<double> metrics_seconds;
   bool json = false;
   LoadWindowOptions windows;
   PlacementOptions placement;
@@ -60,6 +63,7 @@ PolicySummary summarize(SimulatedPolicy policy, std::vector<SimulatedWindow> win
     total.worst_rank_load = std::max(total.worst_rank_load, window.worst_rank_load);
     total.moved_slots += window.moved_slots;
     total.moved_bytes += window.moved_bytes;
+    total.dispatch_bytes += window.dispatch_bytes;
     total.compute_seconds += window.compute_seconds;
     total.exchange_seconds += window.exchange_seconds;
     total.move_seconds += window.move_seconds;
@@ -75,6 +79,7 @@ nlohmann::ordered_json numbers_of(const SimulatedWindow& window) {
           {"moved_slots", window.moved_slots},
           {"moved_bytes", window.moved_bytes},
           {"compute_seconds", window.compute_seconds},
+          {"dispatch_bytes", window.dispatch_bytes},
           {"exchange_seconds", window.exchange_seconds},
           {"move_seconds", window.move_seconds},
           {"seconds", window.seconds()}};
@@ -103,9 +108,21 @@ class Simulate {
       policies.push_back(parse_simulated_policy(name));
     }
     if (!options.report.empty()) report_.emplace(options.report);
+    if (!options.metrics_address.empty()) {
+      if (options.metrics_seconds) {
+        check_range("--metrics-seconds", static_cast<int64_t>(*options.metrics_seconds), 0,
+                    1'000'000);
+      }
+      metrics_.emplace(options.metrics_address, windows_);
+      std::cerr << "serving metrics at " << metrics_->url() << '\n';
+    } else if (options.metrics_seconds) {
+      throw InvalidArgument("--metrics-seconds needs --metrics-address");
+    }
     for (const SimulatedPolicy policy : policies) {
-      // What watches a simulation while it runs is called here.
-      const auto observe = [](const SimulatedWindow&) {};
+      if (metrics_) metrics_->reset();
+      const auto observe = [this](const SimulatedWindow& window) {
+        if (metrics_) metrics_->observe(window);
+      };
       summaries_.push_back(
           summarize(policy, simulate_placement(config_, windows_, policy, observe)));
     }
@@ -120,10 +137,14 @@ class Simulate {
     if (options_.json) {
       std::cout << json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
                 << '\n';
-      return;
+    } else {
+      print();
+      if (report_) std::cout << "report: " << options_.report << '\n';
     }
-    print();
-    if (report_) std::cout << "report: " << options_.report << '\n';
+    if (!metrics_) return;
+    std::cout.flush();
+    if (!options_.metrics_seconds) std::cerr << "until interrupted\n";
+    SimulationMetrics::wait(options_.metrics_seconds);
   }
 
  private:
@@ -194,6 +215,7 @@ class Simulate {
   SimulationConfig config_;
   LoadWindows windows_;
   std::optional<OutputFile> report_;
+  std::optional<SimulationMetrics> metrics_;
   std::vector<PolicySummary> summaries_;
 };
 
@@ -257,6 +279,15 @@ void add_simulate_command(CLI::App& program) {
       ->type_name("N");
   command->add_option("--report", options->report, "Write a page with the windows")
       ->type_name("FILE.html");
+  command
+      ->add_option("--metrics-address", options->metrics_address,
+                   "Serve the last policy's numbers to Prometheus, until interrupted; without "
+                   "HOST to this machine alone")
+      ->type_name("HOST:PORT");
+  command
+      ->add_option("--metrics-seconds", options->metrics_seconds,
+                   "Serve them for that long after the last window instead")
+      ->type_name("S");
   command->add_flag("--json", options->json, "Print one JSON object");
   add_window_options(*command, options->windows);
   options->placement.add_to(*command, kUsPerToken, kRepeats);
