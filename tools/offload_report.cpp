@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "offload_page.h"
-#include "switchyard/build_info.h"
+#include "pages.h"
+#include "tools/report.h"
 
 namespace switchyard::tools {
 namespace {
@@ -96,32 +96,25 @@ OffloadStudy study_offload(const OffloadReplay& replay, const OffloadConfig& con
 
 std::string offload_page(const std::string& trace, const OffloadReplay& replay,
                          const OffloadStudy& study) {
-  static constexpr std::string_view kPlace = "{{offload}}";
   Json layers = Json::array();
   for (const OffloadedLayer& layer : study.chosen.layers) layers.push_back(layer.index);
   Json plain_rows = Json::array();
   for (const OffloadResults& results : study.plain) plain_rows.push_back(summary(results));
   const OffloadConfig& config = study.chosen.config;
-  const Json page_data = {{"version", build_info().version},
-                          {"trace", trace},
-                          {"num_tokens", replay.num_tokens()},
-                          {"num_experts", replay.num_experts()},
-                          {"top_k", replay.top_k()},
-                          {"fast_slots", config.fast_slots},
-                          {"miss_us", config.costs.miss_us},
-                          {"upload_us", config.costs.upload_us},
-                          {"bonus", config.preference.bonus},
-                          {"epsilon", config.preference.max_sacrificed_share},
-                          {"layers", std::move(layers)},
-                          {"chosen", summary(study.chosen)},
-                          {"plain", std::move(plain_rows)},
-                          {"by_slots", curves_by_slots(replay, config)},
-                          {"by_share", curve_by_share(replay, config)}};
-  std::string data = page_data.dump(-1, ' ', true, Json::error_handler_t::replace);
-  // Names from the trace must not end the script that holds them.
-  for (std::size_t at = 0; (at = data.find('<', at)) != data.npos;) data.replace(at, 1, "\\u003c");
-  std::string page(kOffloadPage);
-  return page.replace(page.find(kPlace), kPlace.size(), data);
+  return page_with(kOffloadPage, {{"trace", trace},
+                                  {"num_tokens", replay.num_tokens()},
+                                  {"num_experts", replay.num_experts()},
+                                  {"top_k", replay.top_k()},
+                                  {"fast_slots", config.fast_slots},
+                                  {"miss_us", config.costs.miss_us},
+                                  {"upload_us", config.costs.upload_us},
+                                  {"bonus", config.preference.bonus},
+                                  {"epsilon", config.preference.max_sacrificed_share},
+                                  {"layers", std::move(layers)},
+                                  {"chosen", summary(study.chosen)},
+                                  {"plain", std::move(plain_rows)},
+                                  {"by_slots", curves_by_slots(replay, config)},
+                                  {"by_share", curve_by_share(replay, config)}});
 }
 
 }  // namespace switchyard::tools

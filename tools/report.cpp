@@ -1,6 +1,6 @@
 #include "tools/report.h"
 
-#include "report_page.h"
+#include "pages.h"
 #include "switchyard/build_info.h"
 
 namespace switchyard::tools {

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "simulation_page.h"
+#include "pages.h"
 #include "tools/report.h"
 
 namespace switchyard::tools {
