@@ -220,7 +220,8 @@ HWY_INLINE void FindSwaps(const RouteTask& task, RowView& row, const int32_t* HW
         const float whole = softmax && !is_free ? Denominator(config, row.logits, row.sums) : 1.0f;
         swap_limit = Limit(preference.max_swap_loss, whole);
       }
-      const float loss = masses.of_slot[absent.slots[pair]] - MassOf(config, row, entrant);
+      const float difference = masses.of_slot[absent.slots[pair]] - MassOf(config, row, entrant);
+      const float loss = difference > 0.0f ? difference : 0.0f;
       if (!(loss <= swap_limit) || !(swaps.loss + loss <= share_limit)) return;
       swaps.loss += loss;
     }

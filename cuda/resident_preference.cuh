@@ -112,7 +112,9 @@ __device__ Swaps count_swaps(const RouteTask& task, int64_t token, const AbsentS
     const int entrant = id_of(scratch.sorted[swaps.count]);
     const float lifted = float_of_key(key_of(scratch.sorted[swaps.count])) + bonus;
     if (!(lifted > rival || (lifted == rival && entrant < leaving))) break;
-    const float loss = of_slot(slot, first_mass, second_mass) - mass_of(task, token, entrant, max);
+    const float difference =
+        of_slot(slot, first_mass, second_mass) - mass_of(task, token, entrant, max);
+    const float loss = difference > 0.0f ? difference : 0.0f;
     if (!(loss <= swap_limit) || !(swaps.loss + loss <= share_limit)) break;
     swaps.loss += loss;
   }

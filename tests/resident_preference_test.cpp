@@ -239,6 +239,19 @@ TEST(ResidentPreference, ScoresAreLiftedAfterTheirBias) {
   EXPECT_EQ(row.ids(), std::vector<int32_t>{0});
 }
 
+TEST(ResidentPreference, AGainIsNoLoss) {
+  // The bias chose expert 0, whose score is lower than that of expert 1.
+  Row row{config_of(2, 1), {-1, 1}, {1}, unbounded(1.0f)};
+  row.config.score_function = ScoreFunction::kSigmoid;
+  row.bias = {0.9f, 0.0f};
+  row.preference.max_sacrificed_share = 0.0f;
+  for (const Backend backend : {Backend::kReference, Backend::kCpu}) {
+    const Routed routed = row.route(backend);
+    EXPECT_EQ(routed.expert_ids, std::vector<int32_t>{1});
+    EXPECT_EQ(routed.sacrificed_mass, 0.0f);
+  }
+}
+
 TEST(ResidentPreference, NumbersThatBoundNothingAreRefused) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const Row good{config_of(4, 2), {3, 2, 1, 0}, {3}, unbounded(1.0f)};

@@ -66,7 +66,7 @@ float prefer_residents(const RouterConfig& config, const ResidencyPreference& pr
                   row.selection[static_cast<size_t>(leaving)], leaving)) {
       break;
     }
-    const float loss = mass(leaving) - mass(resident);
+    const float loss = std::max(mass(leaving) - mass(resident), 0.0f);
     if (!(loss <= swap_limit) || !(lost + loss <= share_limit)) break;
     lost += loss;
     chosen.erase(chosen.begin() + slot);

@@ -23,8 +23,8 @@ enum class BonusScale : uint8_t {
 /// d = 1), expert i gives way to j while
 ///
 ///   v_j + bonus outranks v_i           equal ones: the lower id
-///   e_i - e_j <= max_swap_loss * d
-///   the sum of all e_i - e_j so far <= max_sacrificed_share * sum of e over S
+///   loss = max(0, e_i - e_j) <= max_swap_loss * d
+///   the sum of all losses so far <= max_sacrificed_share * sum of e over S
 ///   i is none of the first num_protected of S
 ///
 /// and the first pair that fails ends it. The choices that stayed come first, then the resident

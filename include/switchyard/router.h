@@ -80,8 +80,8 @@ struct RoutingResult {
   VectorView<int64_t> loss_sums{};          ///< [router_loss_sums_size(num_experts)] or empty; see
                                             ///< router_losses.h
   VectorView<float> sacrificed_mass{};      ///< [num_tokens] or empty; what residency cost: the
-                                            ///< probability (other functions than softmax: the
-                                            ///< score) of what gave way less that of what came
+                                            ///< sum of the losses, 0 or more, as probability
+                                            ///< (other functions than softmax: as score)
 };
 
 /// Routes batches under one configuration. Thread-safe: `route` may run concurrently on distinct

@@ -81,8 +81,8 @@ class RoutingStats {
   /// Choices of experts that were in fast memory, and of those that were not.
   /// @throws InvalidArgument  as record(), and so below.
   void record_residency(int32_t layer, int64_t hits, int64_t misses);
-  /// What a residency bonus cost: the gate weight that a token would have had with the best experts
-  /// less what it has, one number a token. All or none are recorded.
+  /// What a preference for resident experts cost: RoutingResult::sacrificed_mass, one number a
+  /// token. All or none are recorded.
   void record_sacrificed_mass(int32_t layer, VectorView<const float> mass_of_tokens);
   void record_sacrificed_mass(int32_t layer, double mass);
   void record_plan(int64_t nanoseconds);
