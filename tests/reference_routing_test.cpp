@@ -115,6 +115,7 @@ TEST(ReferenceRouting, AgreesWithFloat64OnEveryShape) {
         c.config.score_function = score;
         c.num_tokens = pick_num_tokens(random, num_experts, 4096);
         randomize(random, c);
+        c.percent_resident = 0;  // the oracle knows of no preference
         c.weight_dtype = DataType::kFloat32;
         c.with_losses = c.with_counts = true;
         ASSERT_EQ(contradiction(c), "");
@@ -135,6 +136,7 @@ TEST(ReferenceRouting, AgreesWithFloat64OnEveryDistribution) {
           c.config.score_function = score;
           c.num_tokens = 17;
           randomize(random, c);
+          c.percent_resident = 0;  // the oracle knows of no preference
           c.distribution = distribution;
           c.dtype = dtype;
           c.weight_dtype = DataType::kFloat32;
