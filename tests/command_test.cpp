@@ -251,7 +251,10 @@ TEST(RunCommand, TheReportIsOnePageThatFetchesNothing) {
   const std::string trace =
       directory.write("t", small_trace("\"top_k\":\"2\",\"model\":\"</script><b>\""));
   expect_success(run_command({"run", trace, "--report", directory / "r.html"}));
-  const std::string page = read_whole(directory / "r.html");
+  std::string page = read_whole(directory / "r.html");
+  // What names SVG's elements looks like an address, but nobody goes there.
+  constexpr std::string_view kSvg = "http://www.w3.org/2000/svg";
+  if (const size_t at = page.find(kSvg); at != page.npos) page.erase(at, kSvg.size());
   EXPECT_EQ(page.rfind("<!doctype html>", 0), 0u);
   EXPECT_NE(page.find("tokens_per_expert"), page.npos);
   EXPECT_EQ(page.find("{{run}}"), page.npos);
