@@ -1,5 +1,8 @@
 #include "bench/median_table.h"
 
+#include <cstdio>
+#include <cstring>
+
 #include "bench/median.h"
 
 namespace switchyard::bench {
@@ -32,6 +35,9 @@ double MedianReporter::processor_nanoseconds(const std::string& name) const {
   return median_of(processor_samples_, name);
 }
 
+namespace {
+
+/// Runs every registered benchmark `repetitions` times, interleaved at random.
 void run_interleaved(MedianReporter& reporter, int repetitions, const std::string& filter) {
   std::vector<std::string> words = {"table",
                                     "--benchmark_repetitions=" + std::to_string(repetitions),
@@ -42,6 +48,26 @@ void run_interleaved(MedianReporter& reporter, int repetitions, const std::strin
   auto argc = static_cast<int>(argv.size());
   benchmark::Initialize(&argc, argv.data());
   benchmark::RunSpecifiedBenchmarks(&reporter);
+}
+
+}  // namespace
+
+int run_or_tabulate(int argc, char** argv, int repetitions,
+                    const std::function<void(const MedianReporter&)>& print) {
+  if (argc > 1 && std::strcmp(argv[1], "--table") == 0) {
+    MedianReporter medians;
+    run_interleaved(medians, repetitions, argc > 2 ? argv[2] : ".");
+    if (!medians.error().empty()) {
+      std::fprintf(stderr, "%s\n", medians.error().c_str());
+      return 1;
+    }
+    print(medians);
+    return 0;
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
 }
 
 }  // namespace switchyard::bench

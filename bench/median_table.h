@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,7 +31,10 @@ class MedianReporter : public benchmark::BenchmarkReporter {
   std::string error_;
 };
 
-/// Runs every registered benchmark `repetitions` times, interleaved at random.
-void run_interleaved(MedianReporter& reporter, int repetitions, const std::string& filter);
+/// What main() does once the benchmarks are registered: `--table [FILTER]` runs them interleaved
+/// and calls `print`, anything else is for Google Benchmark.
+/// @return the exit code.
+int run_or_tabulate(int argc, char** argv, int repetitions,
+                    const std::function<void(const MedianReporter&)>& print);
 
 }  // namespace switchyard::bench

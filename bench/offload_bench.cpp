@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -268,18 +267,6 @@ void print_table(const MedianReporter& medians) {
 int main(int argc, char** argv) {
   using namespace switchyard::bench;
   register_all();
-  if (argc > 1 && std::strcmp(argv[1], "--table") == 0) {
-    MedianReporter medians;
-    run_interleaved(medians, 9, ".*");
-    if (!medians.error().empty()) {
-      std::fprintf(stderr, "%s\n", medians.error().c_str());
-      return 1;
-    }
-    print_table(medians);
-    return 0;
-  }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  return run_or_tabulate(argc, argv, 9,
+                         [](const MedianReporter& medians) { print_table(medians); });
 }

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -208,19 +207,8 @@ void print_changes() {
 int main(int argc, char** argv) {
   using namespace switchyard::bench;
   register_all();
-  if (argc > 1 && std::strcmp(argv[1], "--table") == 0) {
-    MedianReporter medians;
-    run_interleaved(medians, 11, argc > 2 ? argv[2] : ".");
-    if (!medians.error().empty()) {
-      std::fprintf(stderr, "%s\n", medians.error().c_str());
-      return 1;
-    }
+  return run_or_tabulate(argc, argv, 11, [](const MedianReporter& medians) {
     print_plans(medians);
     print_changes();
-    return 0;
-  }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  });
 }

@@ -3,7 +3,6 @@
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -232,18 +231,6 @@ class Tables {
 int main(int argc, char** argv) {
   using namespace switchyard::bench;
   register_all();
-  if (argc > 1 && std::strcmp(argv[1], "--table") == 0) {
-    MedianReporter medians;
-    run_interleaved(medians, 5, argc > 2 ? argv[2] : ".");
-    if (!medians.error().empty()) {
-      std::fprintf(stderr, "%s\n", medians.error().c_str());
-      return 1;
-    }
-    Tables(medians).print();
-    return 0;
-  }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  return run_or_tabulate(argc, argv, 5,
+                         [](const MedianReporter& medians) { Tables(medians).print(); });
 }
