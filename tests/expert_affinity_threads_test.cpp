@@ -1,32 +1,15 @@
 // Affinity on the host beside other threads: their order does not show, and nothing is lost.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <numeric>
-#include <thread>
 
 #include "tests/expert_affinity_case.h"
+#include "tests/on_threads.h"
 
 namespace switchyard::test {
 namespace {
 
 constexpr ExpertAffinityConfig kConfig{.num_experts = 48, .decay = 0.9f, .activation_boost = 0.02f};
-
-/// Calls body(thread) on so many threads at once.
-template <typename Body>
-void on_threads(int num_threads, const Body& body) {
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<size_t>(num_threads));
-  std::atomic<int> ready{0};
-  for (int thread = 0; thread < num_threads; ++thread) {
-    threads.emplace_back([&, thread] {
-      ++ready;
-      while (ready.load() < num_threads) std::this_thread::yield();
-      body(thread);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 /// Parts of a batch of 1 to 60 tokens, some recorded one by one, some by a count of their own.
 std::vector<std::pair<int64_t, int64_t>> random_parts(int64_t num_tokens, RandomStream& random) {

@@ -8,28 +8,13 @@
 #include "stats/record_cells.h"
 #include "stats/stats_cell.h"
 #include "switchyard/routing_stats.h"
+#include "tests/on_threads.h"
 #include "tests/random_stream.h"
 
 namespace switchyard::test {
 namespace {
 
 constexpr int32_t kExperts = 37;
-
-/// Calls body(thread) on so many threads at once.
-template <typename Body>
-void on_threads(int num_threads, const Body& body) {
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<size_t>(num_threads));
-  std::atomic<int> ready{0};
-  for (int thread = 0; thread < num_threads; ++thread) {
-    threads.emplace_back([&, thread] {
-      ++ready;
-      while (ready.load() < num_threads) std::this_thread::yield();
-      body(thread);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 /// A batch whose numbers all follow from `size`, so that half a record shows.
 struct Batch {
