@@ -78,15 +78,10 @@ inline void ExpertCache::Implementation::count_prefetch_hit(Layer& layer, int32_
 }
 
 template <EvictionPolicy kPolicy>
-bool ExpertCache::Implementation::serve_residents(Layer& layer,
-                                                  VectorView<const int32_t> expert_ids) {
+inline void ExpertCache::Implementation::count_residents(Layer& layer,
+                                                         VectorView<const int32_t> expert_ids) {
   constexpr bool kByAge = kPolicy == EvictionPolicy::kLru || kPolicy == EvictionPolicy::kAdaptive;
   constexpr bool kByCount = kPolicy == EvictionPolicy::kLfu || kPolicy == EvictionPolicy::kAdaptive;
-  const auto num_experts = static_cast<uint32_t>(config.memory.num_experts);
-  for (int64_t i = 0; i < expert_ids.size; ++i) {
-    const auto id = static_cast<uint32_t>(expert_ids[i]);
-    if (id >= num_experts || layer.slot_of[id] == kNoSlot) return false;
-  }
   advance(layer);
   const double increment = layer.increment;
   const bool has_prefetched = layer.num_prefetched > 0;
@@ -104,29 +99,41 @@ bool ExpertCache::Implementation::serve_residents(Layer& layer,
   layer.clock = clock;
   ++metrics.decisions;
   metrics.hits += expert_ids.size;
-  return true;
 }
 
-bool ExpertCache::Implementation::serve_resident_token(int32_t index,
-                                                       VectorView<const int32_t> ids) {
+bool ExpertCache::Implementation::serve_known_residents(int32_t index,
+                                                        VectorView<const int32_t> ids) {
+  if (is_watchful_) return false;
   Layer& layer = layers[static_cast<size_t>(index)];
-  // Whatever has more to do than to count and to rank.
-  if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr || is_watchful_) {
-    return false;
-  }
   switch (config.policy) {
     case EvictionPolicy::kLru:
-      return serve_residents<EvictionPolicy::kLru>(layer, ids);
+      count_residents<EvictionPolicy::kLru>(layer, ids);
+      return true;
     case EvictionPolicy::kLfu:
-      return serve_residents<EvictionPolicy::kLfu>(layer, ids);
+      count_residents<EvictionPolicy::kLfu>(layer, ids);
+      return true;
     case EvictionPolicy::kAdaptive:
-      return serve_residents<EvictionPolicy::kAdaptive>(layer, ids);
+      count_residents<EvictionPolicy::kAdaptive>(layer, ids);
+      return true;
     case EvictionPolicy::kAffinity:
-      return serve_residents<EvictionPolicy::kAffinity>(layer, ids);
+      count_residents<EvictionPolicy::kAffinity>(layer, ids);
+      return true;
     case EvictionPolicy::kBelady:
       break;
   }
   return false;
+}
+
+bool ExpertCache::Implementation::serve_resident_token(int32_t index,
+                                                       VectorView<const int32_t> ids) {
+  if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr) return false;
+  const Layer& layer = layers[static_cast<size_t>(index)];
+  const auto num_experts = static_cast<uint32_t>(config.memory.num_experts);
+  for (int64_t i = 0; i < ids.size; ++i) {
+    const auto id = static_cast<uint32_t>(ids[i]);
+    if (id >= num_experts || layer.slot_of[id] == kNoSlot) return false;
+  }
+  return serve_known_residents(index, ids);
 }
 
 int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32_t> expert_ids,

@@ -53,6 +53,13 @@ class ExpertCache::Implementation {
   /// serve() of one token whose experts are all resident; otherwise does nothing.
   /// @return whether it was one.
   bool serve_resident_token(int32_t index, VectorView<const int32_t> expert_ids);
+  /// The same for experts that are known to be resident.
+  /// @return false where every call has more to do than to count and to rank.
+  bool serve_known_residents(int32_t index, VectorView<const int32_t> expert_ids);
+  /// Resident experts of a layer.
+  [[nodiscard]] VectorView<const uint8_t> resident_flags(int32_t index) const {
+    return {memory_.mask.data() + index * memory_.mask_stride, config.memory.num_experts};
+  }
   /// At most a page-out and a page-in.
   int64_t admit(int32_t index, int32_t expert, PagingPriority priority,
                 VectorView<PagingRequest> requests);
@@ -114,7 +121,7 @@ class ExpertCache::Implementation {
   void advance(Layer& layer) const;
   void rescale(Layer& layer) const;
   template <EvictionPolicy kPolicy>
-  bool serve_residents(Layer& layer, VectorView<const int32_t> expert_ids);
+  void count_residents(Layer& layer, VectorView<const int32_t> expert_ids);
   void record_use(int32_t index, int32_t expert);
   void count_prefetch_hit(Layer& layer, int32_t expert);
   void learn_transitions(int32_t index, MatrixView<const int32_t> expert_ids);

@@ -1,6 +1,8 @@
 #include "switchyard/memory_aware_router.h"
 
 #include "cpu/call_checks.h"
+#include "cpu/expert_cache_state.h"
+#include "cpu/token_call.h"
 #include "cpu/view_checks.h"
 
 namespace switchyard {
@@ -13,6 +15,7 @@ class MemoryAwareRouter::Implementation {
   Implementation(const MemoryAwareRouterConfig& router_config, Backend backend)
       : config(router_config),
         router(config.routing, backend, {.num_threads = 1}),
+        kernel(backend == Backend::kCpu ? cpu::best_token_kernel(config.routing, true) : nullptr),
         cache(config.cache, backend),
         controller(config.controller),
         preference(config.preference) {
@@ -20,8 +23,17 @@ class MemoryAwareRouter::Implementation {
     if (!config.memory_aware) preference.bonus = 0.0f;
   }
 
+  /// Chooses with a preference for residents of `layer`.
+  /// @return whether the experts of a token are known to be all resident.
+  bool choose(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
+              std::span<std::byte> workspace);
+  /// Serves the choices of `result`.
+  int64_t serve(int32_t layer, const RoutingResult& result, bool all_resident,
+                VectorView<PagingRequest> requests);
+
   const MemoryAwareRouterConfig config;
   Router router;
+  cpu::TokenRouteKernel kernel;  ///< null: none that knows of residents
   ExpertCache cache;
   BonusController controller;
   ResidencyPreference preference;
@@ -66,36 +78,61 @@ int64_t MemoryAwareRouter::max_requests(int64_t num_tokens) const {
          2 * int64_t{config().prefetch_budget};
 }
 
-int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
-                                 const RoutingResult& result, VectorView<PagingRequest> requests,
-                                 std::span<std::byte> workspace) {
-  Implementation& self = *implementation_;
+bool MemoryAwareRouter::Implementation::choose(int32_t layer, const RoutingInputs& inputs,
+                                               const RoutingResult& result,
+                                               std::span<std::byte> workspace) {
   if (!inputs.residency.resident_experts.empty()) {
     refuse("inputs.residency.resident_experts has ", inputs.residency.resident_experts.size,
            " elements, must be empty");
   }
+  const ExpertCache::Implementation& state = *cache.implementation_;
+  const auto num_layers = static_cast<uint32_t>(state.config.memory.num_layers);
+  if (kernel != nullptr && static_cast<uint32_t>(layer) < num_layers &&
+      cpu::is_token_call(config.routing, inputs, result)) {
+    preference.resident_experts = state.resident_flags(layer);
+    const ResidencyPreference* const active = preference.is_active() ? &preference : nullptr;
+    const auto outcome = cpu::route_token(kernel, config.routing, inputs, result, active);
+    if (outcome != cpu::TokenOutcome::kNotRouted) {
+      return outcome == cpu::TokenOutcome::kRoutedToResidents;
+    }
+  }
+  RoutingInputs aware = inputs;
+  aware.residency = preference;
+  aware.residency.resident_experts = cache.resident_experts(layer);
+  router.route(aware, result, workspace);
+  return false;
+}
+
+int64_t MemoryAwareRouter::Implementation::serve(int32_t layer, const RoutingResult& result,
+                                                 bool all_resident,
+                                                 VectorView<PagingRequest> requests) {
+  const MatrixView<int32_t>& ids = result.expert_ids;
+  const int32_t top_k = config.routing.top_k;
+  if (ids.rows != 1) {
+    return cache.serve(layer, {ids.data, ids.rows, top_k, ids.row_stride}, requests);
+  }
+  const VectorView<const int32_t> token(ids.data, top_k);
+  const bool is_known = all_resident && (requests.size > 0) == (requests.data != nullptr) &&
+                        cache.implementation_->serve_known_residents(layer, token);
+  return is_known ? 0 : cache.serve_token(layer, token, requests);
+}
+
+int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
+                                 const RoutingResult& result, VectorView<PagingRequest> requests,
+                                 std::span<std::byte> workspace) {
+  Implementation& self = *implementation_;
   const int64_t prefetch_requests = 2 * int64_t{self.config.prefetch_budget};
   if (requests.size < prefetch_requests) {
     refuse("requests has ", requests.size, " elements, must have at least ", prefetch_requests);
   }
-  RoutingInputs aware = inputs;
-  aware.residency = self.preference;
-  aware.residency.resident_experts = self.cache.resident_experts(layer);
-  self.router.route(aware, result, workspace);
-  const VectorView<PagingRequest> urgent(requests.data, requests.size - prefetch_requests);
+  const bool all_resident = self.choose(layer, inputs, result, workspace);
   const MemoryMetrics& metrics = self.cache.metrics();
   const int64_t hits = metrics.hits;
   const int64_t misses = metrics.misses;
-  const MatrixView<int32_t>& ids = result.expert_ids;
-  const int32_t top_k = self.config.routing.top_k;
-  int64_t written = 0;
-  if (ids.rows == 1) {
-    written = self.cache.serve_token(layer, {ids.data, top_k}, urgent);
-  } else {
-    written = self.cache.serve(layer, {ids.data, ids.rows, top_k, ids.row_stride}, urgent);
-  }
+  int64_t written =
+      self.serve(layer, result, all_resident, {requests.data, requests.size - prefetch_requests});
   if (self.config.adapts_bonus && self.config.memory_aware) {
-    self.controller.observe(self.cache.metrics().hits - hits, self.cache.metrics().misses - misses);
+    self.controller.observe(metrics.hits - hits, metrics.misses - misses);
     self.preference.bonus = self.controller.bonus();
   }
   if (self.config.prefetch_budget > 0) {

@@ -177,10 +177,6 @@ HWY_INLINE void WeighMasses(const RouterConfig& config, const RowView& row,
   masses.total = FoldedSum(folded, leaves);
 }
 
-HWY_INLINE float Limit(float factor, float amount) {
-  return std::isinf(factor) ? factor : factor * amount;
-}
-
 // Whose places are taken, and what that costs in units of the denominator.
 struct Swaps {
   size_t count = 0;

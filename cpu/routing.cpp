@@ -5,6 +5,7 @@
 
 #include "cpu/routing_task.h"
 #include "cpu/threads.h"
+#include "cpu/token_call.h"
 #include "switchyard/router_losses.h"
 
 namespace switchyard::cpu {
@@ -27,7 +28,9 @@ class CpuRouter final : public Router::Implementation {
   CpuRouter(const RouterConfig& router_config, const CpuThreads& threads)
       : Implementation(router_config, Backend::kCpu),
         team_(threads),
-        kernel_(best_route_kernel()) {}
+        kernel_(best_route_kernel()),
+        token_kernel_(best_token_kernel(router_config, false)),
+        preferring_kernel_(best_token_kernel(router_config, true)) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
@@ -41,7 +44,8 @@ class CpuRouter final : public Router::Implementation {
                          result.expert_ids,
                          result.gate_weights,
                          inputs.residency.is_active() ? &inputs.residency : nullptr,
-                         result.sacrificed_mass.data};
+                         result.sacrificed_mass.data,
+                         token_kernel_};
     std::fill_n(result.tokens_per_expert.data, result.tokens_per_expert.size, 0);
     std::fill_n(result.loss_sums.data, result.loss_sums.size, 0);
     if (task.residency == nullptr) {
@@ -59,6 +63,16 @@ class CpuRouter final : public Router::Implementation {
     if (result.num_degenerate_rows != nullptr) {
       *result.num_degenerate_rows = tally.num_degenerate_rows;
     }
+  }
+
+  [[nodiscard]] bool route_token(const RoutingInputs& inputs,
+                                 const RoutingResult& result) const override {
+    const bool prefers = inputs.residency.is_active();
+    const TokenRouteKernel kernel = prefers ? preferring_kernel_ : token_kernel_;
+    return kernel != nullptr && is_token_call(config, inputs, result) &&
+           is_usual_preference(config, inputs.residency) &&
+           cpu::route_token(kernel, config, inputs, result,
+                            prefers ? &inputs.residency : nullptr) != TokenOutcome::kNotRouted;
   }
 
  private:
@@ -94,6 +108,8 @@ class CpuRouter final : public Router::Implementation {
 
   ThreadTeam team_;
   RouteKernel kernel_;
+  TokenRouteKernel token_kernel_;
+  TokenRouteKernel preferring_kernel_;
   int64_t tokens_per_task_ = std::max<int64_t>(kLogitsPerTask / config.num_experts, 1);
 };
 

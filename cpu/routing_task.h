@@ -7,6 +7,31 @@
 
 namespace switchyard::cpu {
 
+/// One token to route, in the form that most have: a row of float32 logits without any mask, and
+/// rows for top_k ids and float32 weights. Checked.
+struct TokenTask {
+  const RouterConfig* config = nullptr;
+  const float* logits = nullptr;
+  int32_t* expert_ids = nullptr;
+  float* gate_weights = nullptr;
+  const ResidencyPreference* residency = nullptr;  ///< null: none that changes anything
+  float* sacrificed_mass = nullptr;                ///< written only where `residency` is not null
+};
+
+enum class TokenOutcome : uint8_t {
+  kNotRouted,  ///< its values need the general way; nothing is written
+  kRouted,
+  kRoutedToResidents,  ///< and `residency` tells that all its experts are resident
+};
+
+/// Routes a token of a certain config.
+using TokenRouteKernel = TokenOutcome (*)(const TokenTask& task);
+
+/// The kernel for a config on the best instruction set of this machine that Highway may use now;
+/// null where tokens of such a config have no shorter way than batches, or none that knows of
+/// residents and `prefers_residents`.
+TokenRouteKernel best_token_kernel(const RouterConfig& config, bool prefers_residents);
+
 /// One batch to route. Views are those of RoutingInputs and RoutingResult, already checked.
 struct RouteTask {
   RouterConfig config;
@@ -18,6 +43,7 @@ struct RouteTask {
   TensorView gate_weights;
   const ResidencyPreference* residency = nullptr;  ///< null: none that changes anything
   float* sacrificed_mass = nullptr;                ///< written only where `residency` is not null
+  TokenRouteKernel token_kernel = nullptr;         ///< without a preference; null: none
 };
 
 /// Where a range of tokens adds its counts; null members are not wanted.

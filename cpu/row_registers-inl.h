@@ -1,5 +1,5 @@
-// One row of logits that four vectors hold, with ordinary values, chosen without a detour through
-// memory: a vector load of what was stored in pieces waits for all of them.
+// One row of ordinary logits that the choice is made on, at most 8 experts chosen: from its first
+// load to its last store without a detour through memory.
 
 // Per-target include guard
 #if defined(SWITCHYARD_CPU_ROW_REGISTERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -9,190 +9,247 @@
 #define SWITCHYARD_CPU_ROW_REGISTERS_INL_H_
 #endif
 
+#include <cmath>
+
+#include "cpu/routing_task.h"
+#include "cpu/row_candidates-inl.h"
 #include "cpu/row_inputs-inl.h"
 #include "cpu/row_selection-inl.h"
+#include "cpu/row_sorting-inl.h"
+#include "cpu/row_swaps-inl.h"
 #include "hwy/highway.h"
-
-// Byte compression and the lookup in two vectors have no form in Highway 1.0: with them a single
-// token of 64 experts, top 8, takes 0.6 of the time.
-#define SWITCHYARD_ROW_REGISTERS (HWY_ARCH_X86_64 && HWY_TARGET <= HWY_AVX3_DL)
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr size_t kMaxRegisterExperts = 64;
+constexpr size_t kMaxRegisterExperts = 512;
 constexpr size_t kMaxRegisterTopK = 8;
 
 // Whether RouteInRegisters() takes rows of a config.
 HWY_INLINE bool FitsRegisters(const RouterConfig& config) {
-  const auto num_experts = static_cast<size_t>(config.num_experts);
-  return SWITCHYARD_ROW_REGISTERS && num_experts > kLanes && num_experts <= kMaxRegisterExperts &&
-         config.top_k <= static_cast<int32_t>(kMaxRegisterTopK);
+  return SWITCHYARD_ROW_REGISTERS &&
+         config.num_experts <= static_cast<int32_t>(kMaxRegisterExperts) &&
+         config.top_k <= static_cast<int32_t>(kMaxRegisterTopK) &&
+         selects_on_logits(config, false) && config.num_groups == config.top_groups;
 }
 
 #if SWITCHYARD_ROW_REGISTERS
 
-static_assert(kLanes == 16);
-
-// The experts whose bits are set in `word`, at most 16 of them, ascending.
-HWY_INLINE IntVec ExpertsOfBits(uint64_t word) {
-  const hn::ScalableTag<uint8_t> d8;
-  const auto all = hn::Iota(d8, 0);
-  const __m512i packed = _mm512_maskz_compress_epi8(word, all.raw);
-  return IntVec{_mm512_cvtepu8_epi32(_mm512_castsi512_si128(packed))};
-}
-
-// x[index[lane]] of a row in four vectors.
-HWY_INLINE FloatVec LookUp(const FloatVec (&x)[4], IntVec index) {
-  const __m512 low = _mm512_permutex2var_ps(x[0].raw, index.raw, x[1].raw);
-  const __m512 high = _mm512_permutex2var_ps(x[2].raw, index.raw, x[3].raw);
-  const auto upper = hn::Gt(index, hn::Set(IntTag(), 31));
-  return hn::IfThenElse(hn::RebindMask(FloatTag(), upper), FloatVec{high}, FloatVec{low});
-}
-
-// A bar that at least k scores reach, when `column` holds the maxima of as many columns as it has
-// lanes: the least column that fewer than k exceed.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE float BarOfColumns(D d, V column, size_t k) {
+// The lanes of values in descending order, of equal ones the first first. Only the last bits of
+// values can mislead it.
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LanesInOrder(D d, hn::Vec<D> values) {
   const hn::RebindToSigned<D> di;
-  HWY_ALIGN float columns[kLanes];
-  hn::Store(column, d, columns);
-  auto above = hn::Zero(di);
-  for (size_t j = 0; j < hn::Lanes(d); ++j) {
-    const auto exceeded = hn::Gt(hn::Set(d, columns[j]), column);
-    above = hn::Sub(above, hn::VecFromMask(di, hn::RebindMask(di, exceeded)));
+  constexpr auto kLast = static_cast<int32_t>(hn::MaxLanes(D())) - 1;
+  const auto last = hn::Set(di, kLast);
+  const auto bits = hn::BitCast(di, values);
+  const auto ordered = hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(di, 0x7fffffff)));
+  const auto countdown = hn::Sub(last, hn::Iota(di, 0));
+  const auto keys = hn::Or(hn::AndNot(last, ordered), countdown);
+  return hn::AndNot(SortDescending(di, keys), last);
+}
+
+// Whether all lanes descend and the first k are finite.
+template <class D>
+HWY_INLINE bool IsOrdinaryRanking(D d, hn::Vec<D> values, size_t k) {
+  constexpr uint32_t kPairs = (1u << (hn::MaxLanes(D()) - 1)) - 1;
+  const auto next = NextLanes(values);
+  const uint32_t ascends = BitsOfMask(hn::Lt(values, next)) & kPairs;
+  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  const uint32_t finite = BitsOfMask(hn::Lt(hn::Abs(values), infinity));
+  return (ascends | (~finite & ((1u << k) - 1))) == 0;
+}
+
+template <class D, typename T>
+HWY_INLINE void StoreFirst(D d, hn::Vec<D> x, size_t count, T* HWY_RESTRICT out) {
+  if (count == 8) return hn::StoreU(x, d, out);
+  if (count == 4) {
+    const hn::Half<D> half;
+    return hn::StoreU(hn::LowerHalf(half, x), half, out);
   }
-  const auto among_best = hn::RebindMask(d, hn::Lt(above, hn::Set(di, static_cast<int32_t>(k))));
-  const V highest = hn::Set(d, std::numeric_limits<float>::infinity());
-  return hn::GetLane(hn::MinOfLanes(d, hn::IfThenElse(among_best, column, highest)));
+  if (count == 2) {
+    const hn::Half<hn::Half<D>> quarter;
+    return hn::StoreU(hn::LowerHalf(quarter, hn::LowerHalf(hn::Half<D>(), x)), quarter, out);
+  }
+  hn::BlendedStore(x, hn::FirstN(d, count), d, out);
 }
 
-// Each candidate's place: the number of those that exceed it, and with kTies of the equal ones
-// before it. Candidates ascend by expert.
-template <bool kTies, class D, class V = hn::Vec<D>>
-HWY_INLINE hn::Vec<hn::RebindToSigned<D>> PlacesOf(D d, V values, size_t count) {
+// Ranks candidates, prefers residents where the task does and writes the row, unless its values
+// need another way.
+template <class D, typename Denominator>
+HWY_INLINE TokenOutcome RouteCandidates(D d, const TokenTask& task, hn::Vec<D> values,
+                                        hn::Vec<hn::RebindToSigned<D>> experts, uint32_t residents,
+                                        float bonus, const Denominator& denominator) {
+  using V = hn::Vec<D>;
   const hn::RebindToSigned<D> di;
-  HWY_ALIGN float stored[kLanes];
-  hn::Store(values, d, stored);
-  const auto position = hn::Iota(di, 0);
-  auto place = hn::Zero(di);
-  for (size_t j = 0; j < count; ++j) {
-    const auto other = hn::Set(d, stored[j]);
-    auto outranked = hn::RebindMask(di, hn::Gt(other, values));
-    if constexpr (kTies) {
-      const auto later = hn::Gt(position, hn::Set(di, static_cast<int32_t>(j)));
-      const auto equal = hn::RebindMask(di, hn::Eq(other, values));
-      outranked = hn::Or(outranked, hn::And(later, equal));
+  const RouterConfig& config = *task.config;
+  const auto top_k = static_cast<size_t>(config.top_k);
+  const auto lanes = LanesInOrder(d, values);
+  const auto order = hn::IndicesFromVec(d, lanes);
+  RankedRow<D> row;
+  row.values = hn::TableLookupLanes(values, order);
+  row.experts = hn::TableLookupLanes(experts, hn::IndicesFromVec(di, lanes));
+  if (HWY_UNLIKELY(!IsOrdinaryRanking(d, row.values, top_k))) return TokenOutcome::kNotRouted;
+
+  const float max = hn::GetLane(row.values);
+  float reference = max;
+  V chosen_values = row.values;
+  auto chosen_experts = row.experts;
+  auto outcome = TokenOutcome::kRouted;
+  const auto whole = [&]() HWY_ATTR { return denominator(max); };
+  if (task.residency != nullptr) {
+    const auto bits = hn::Set(di, static_cast<int32_t>(residents));
+    row.residents = BitsOfMask(hn::TestBit(bits, hn::Shl(hn::Set(di, 1), lanes)));
+    const ResidencyPreference& preference = *task.residency;
+    const bool is_weighed = task.sacrificed_mass != nullptr ||
+                            std::isfinite(preference.max_swap_loss) ||
+                            std::isfinite(preference.max_sacrificed_share);
+    float loss = 0.0f;
+    const uint32_t kept = KeptPlaces(d, preference, is_weighed, row, top_k, bonus, whole, loss);
+    if ((kept & ~row.residents) == 0) outcome = TokenOutcome::kRoutedToResidents;
+    chosen_values = hn::Compress(row.values, MaskOfBits(d, kept));
+    chosen_experts = hn::Compress(row.experts, MaskOfBits(di, kept));
+    if (config.renormalize) reference = hn::GetLane(chosen_values);
+    if (task.sacrificed_mass != nullptr) {
+      *task.sacrificed_mass = loss == 0.0f ? 0.0f : loss / whole();
     }
-    place = hn::Sub(place, hn::VecFromMask(di, outranked));
   }
-  return place;
+
+  // No more than 8 are left.
+  const hn::CappedTag<float, 8> eight;
+  const hn::RebindToSigned<decltype(eight)> eight_int;
+  hn::Vec<decltype(eight)> logits;
+  hn::Vec<decltype(eight_int)> ids;
+  if constexpr (hn::MaxLanes(D()) == 16) {
+    logits = hn::LowerHalf(eight, chosen_values);
+    ids = hn::LowerHalf(eight_int, chosen_experts);
+  } else {
+    logits = chosen_values;
+    ids = chosen_experts;
+  }
+  const auto chosen = hn::FirstN(eight, top_k);
+  const auto floor = hn::Set(eight, numerics::ExpConstants::kLowestNormal);
+  const auto below_max = hn::Sub(logits, hn::Set(eight, reference));
+  if (HWY_UNLIKELY(!hn::AllFalse(eight, hn::And(chosen, hn::Lt(below_max, floor))))) {
+    return TokenOutcome::kNotRouted;
+  }
+  const auto terms = hn::IfThenElseZero(chosen, ExpNormal(eight, hn::Max(below_max, floor)));
+  const float total = config.renormalize ? FoldFirstEight(eight, terms) : whole();
+  const auto scale = hn::Set(eight, config.routed_scaling_factor);
+  StoreFirst(eight, hn::Mul(hn::Div(terms, hn::Set(eight, total)), scale), top_k,
+             task.gate_weights);
+  StoreFirst(eight_int, ids, top_k, task.expert_ids);
+  return outcome;
 }
 
-// The lanes at places 0 to top_k - 1; false when one of these places is nobody's.
-template <class DI>
-HWY_INLINE bool LanesAtPlaces(DI di, hn::Vec<DI> place, size_t top_k, size_t* HWY_RESTRICT lanes) {
-  bool all = true;
-  for (size_t j = 0; j < top_k; ++j) {
-    const auto here = hn::Eq(place, hn::Set(di, static_cast<int32_t>(j)));
-    const auto bits = static_cast<uint32_t>(here.raw);
-    all &= bits != 0;
-    lanes[j] = hwy::Num0BitsBelowLS1Bit_Nonzero32(bits | 1u << (hn::Lanes(di) - 1));
-  }
-  return all;
-}
-
-// Softmax over the contract's tree of a row in four vectors.
-HWY_INLINE float DenominatorOf(const FloatVec (&x)[4], FloatVec max) {
+// Greatest less least of finite scores.
+template <typename Row>
+HWY_INLINE float SpreadOfVectors(const Row& row, size_t count) {
   const FloatTag d;
-  FloatVec terms[4];
-  for (size_t i = 0; i < 4; ++i) terms[i] = ExpOrZero(d, hn::Sub(x[i], max));
-  return FoldLanes(hn::Add(hn::Add(terms[0], terms[2]), hn::Add(terms[1], terms[3])));
+  FloatVec greatest = hn::Set(d, kMinusInfinity);
+  FloatVec least_negated = greatest;
+  for (size_t i = 0; i < count; ++i) {
+    const auto finite = IsFiniteMask(row[i]);
+    greatest = hn::Max(greatest, hn::IfThenElse(finite, row[i], hn::Set(d, kMinusInfinity)));
+    least_negated =
+        hn::Max(least_negated, hn::IfThenElse(finite, hn::Neg(row[i]), hn::Set(d, kMinusInfinity)));
+  }
+  return GreatestLane(greatest) + GreatestLane(least_negated);
 }
 
-// Ranks the first `count` of the candidates, writes the best and returns true, or returns false
-// when a weight would not be a normal number. `max` is the row's in every lane.
-template <class D, typename Denominator, class V = hn::Vec<D>>
-HWY_INLINE bool WriteChoice(D d, const RouterConfig& config, V candidates,
-                            hn::Vec<hn::RebindToSigned<D>> experts, size_t count, V max,
-                            const Denominator& denominator, int32_t* HWY_RESTRICT ids,
-                            float* HWY_RESTRICT weights) {
+template <typename Row>
+HWY_INLINE float BonusOfVectors(const TokenTask& task, const Row& row, size_t count) {
+  if (task.residency == nullptr) return 0.0f;
+  const float bonus = task.residency->bonus;
+  if (task.residency->bonus_scale == BonusScale::kAbsolute || std::isinf(bonus)) return bonus;
+  return bonus * SpreadOfVectors(row, count);
+}
+
+// Rows of one vector or less: every expert is a candidate.
+template <class D>
+HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
   const hn::RebindToSigned<D> di;
-  const auto top_k = static_cast<size_t>(config.top_k);
-  const auto present = hn::FirstN(d, count);
-  const V values = hn::IfThenElse(present, candidates, hn::Set(d, kMinusInfinity));
-  const V floor = hn::Set(d, numerics::ExpConstants::kLowestNormal);
-  // Of an infinite maximum all of these are -inf or NaN.
-  const V below_max = hn::Sub(values, max);
-  if (HWY_UNLIKELY(hn::CountTrue(d, hn::Ge(below_max, floor)) != count)) return false;
-  const V terms = hn::IfThenElseZero(present, ExpNormal(d, hn::Max(below_max, floor)));
-  HWY_ALIGN float stored_terms[kLanes];
-  HWY_ALIGN int32_t stored_experts[kLanes];
-  hn::Store(terms, d, stored_terms);
-  hn::Store(experts, di, stored_experts);
-
-  // Where two are equal the later one's place is nobody's.
-  size_t lanes[kMaxRegisterTopK];
-  if (HWY_UNLIKELY(!LanesAtPlaces(di, PlacesOf<false>(d, values, count), top_k, lanes))) {
-    LanesAtPlaces(di, PlacesOf<true>(d, values, count), top_k, lanes);
+  const auto num_experts = static_cast<size_t>(task.config->num_experts);
+  const auto x = LoadPadded(d, task.logits, num_experts);
+  const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  const auto finite = hn::Lt(hn::Abs(x), infinity);
+  if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return TokenOutcome::kNotRouted;
+  const auto values = hn::Add(x, hn::Zero(d));
+  uint32_t residents = 0;
+  float bonus = 0.0f;
+  if (task.residency != nullptr) {
+    residents =
+        static_cast<uint32_t>(BitsOfFlags(task.residency->resident_experts.data, num_experts));
+    bonus = task.residency->bonus;
+    if (task.residency->bonus_scale != BonusScale::kAbsolute && !std::isinf(bonus)) {
+      const auto least = hn::MinOfLanes(d, hn::IfThenElse(finite, x, infinity));
+      bonus *= hn::GetLane(hn::MaxOfLanes(d, x)) - hn::GetLane(least);
+    }
   }
-  float sorted_terms[kMaxRegisterTopK] = {};
-  for (size_t j = 0; j < top_k; ++j) {
-    sorted_terms[j] = stored_terms[lanes[j]];
-    ids[j] = stored_experts[lanes[j]];
-  }
-  const float total = config.renormalize ? FoldEight(sorted_terms) : denominator();
-  const V scale = hn::Set(d, config.routed_scaling_factor);
-  HWY_ALIGN float stored_weights[kLanes];
-  hn::Store(hn::Mul(hn::Div(terms, hn::Set(d, total)), scale), d, stored_weights);
-  for (size_t j = 0; j < top_k; ++j) weights[j] = stored_weights[lanes[j]];
-  return true;
+  const auto denominator = [&](float max) HWY_ATTR {
+    const auto terms = hn::IfThenElseZero(finite, ExpOrZero(d, hn::Sub(x, hn::Set(d, max))));
+    if constexpr (hn::MaxLanes(D()) == 16) return FoldLanes(terms);
+    return FoldFirstEight(d, terms);
+  };
+  return RouteCandidates(d, task, values, hn::Iota(di, 0), residents, bonus, denominator);
 }
 
-// Routes a row of 17 to 64 experts, at most 8 of them chosen. Writes the row and returns true, or
-// returns false when its values need another way.
-HWY_INLINE bool RouteInRegisters(const RouterConfig& config, const float* HWY_RESTRICT row,
-                                 int32_t* HWY_RESTRICT ids, float* HWY_RESTRICT weights) {
-  const FloatTag d;
-  const IntTag di;
-  const auto num_experts = static_cast<size_t>(config.num_experts);
-  const auto top_k = static_cast<size_t>(config.top_k);
-  const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  FloatVec x[4];
-  for (size_t i = 0; i < 4; ++i) {
-    const size_t begin = i * kLanes;
-    x[i] = begin < num_experts ? LoadPadded(d, row + begin, HWY_MIN(num_experts - begin, kLanes))
-                               : lowest;
+// Rows of up to 64 * kWords experts; of more than 64 all of them.
+template <size_t kWords>
+HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
+  const auto num_experts = static_cast<size_t>(task.config->num_experts);
+  const RowVectors<kWords> row(task.logits, num_experts);
+  uint64_t residents[kWords];
+  float bonus = 0.0f;
+  if (task.residency != nullptr) {
+    const uint8_t* const flags = task.residency->resident_experts.data;
+    for (size_t word = 0; word < kWords; ++word) {
+      const size_t begin = HWY_MIN(64 * word, num_experts);
+      residents[word] = BitsOfFlags(flags + begin, num_experts - begin);
+    }
+    bonus = BonusOfVectors(task, row, RowVectors<kWords>::kCount);
   }
-  const FloatVec column = hn::Max(MaxOfNumbers(x[0], MaxOfNumbers(x[1], lowest)),
-                                  MaxOfNumbers(x[2], MaxOfNumbers(x[3], lowest)));
-  const FloatVec max = hn::MaxOfLanes(d, column);
+  RowCandidates candidates;
+  const RowResidents preferred{task.residency != nullptr ? residents : nullptr, bonus};
+  if (!FindCandidates(row, static_cast<size_t>(task.config->top_k), preferred, candidates)) {
+    return TokenOutcome::kNotRouted;
+  }
+  const auto denominator = [&](float max) HWY_ATTR {
+    return row.Denominator(hn::Set(FloatTag(), max), num_experts);
+  };
+  return RouteCandidates(FloatTag(), task, candidates.values, candidates.experts,
+                         candidates.residents, bonus, denominator);
+}
 
-  // Half as many columns are enough for half as many choices.
-  const hn::Half<FloatTag> half;
-  const float bar =
-      top_k <= kMaxRegisterTopK / 2
-          ? BarOfColumns(half, hn::Max(hn::LowerHalf(half, column), hn::UpperHalf(half, column)),
-                         top_k)
-          : BarOfColumns(d, column, top_k);
-  uint64_t word = 0;
-  for (size_t i = 0; i < 4; ++i) {
-    word |= MaskBits(hn::RebindMask(di, hn::Ge(x[i], hn::Set(d, bar)))) << (i * kLanes);
+template <size_t kSize>
+inline TokenOutcome RouteOneVectorOf(const TokenTask& task) {
+  return RouteOneVector(hn::CappedTag<float, kSize>(), task);
+}
+
+// Of more than one word, rows are widened to whole words.
+template <size_t kWords>
+inline TokenOutcome RouteWords(const TokenTask& task) {
+  const auto num_experts = static_cast<size_t>(task.config->num_experts);
+  if (kWords == 1 || num_experts == 64 * kWords) return RouteVectors<kWords>(task);
+  HWY_ALIGN float padded[64 * kWords];
+  const FloatTag d;
+  WidenRow(task.logits, num_experts, nullptr, padded);
+  for (size_t i = PaddedSize(num_experts); i < 64 * kWords; i += kLanes) {
+    hn::Store(hn::Set(d, kMinusInfinity), d, padded + i);
   }
-  const size_t count = hwy::PopCount(word);
-  // Fewer of a row of NaN; more of one whose bar is -inf, and of ties.
-  if (HWY_UNLIKELY(count < top_k || count > kLanes)) return false;
-  const IntVec experts = ExpertsOfBits(word);
-  const FloatVec values = LookUp(x, experts);
-  const auto denominator = [&] { return DenominatorOf(x, max); };
-  // Half a vector is half the work.
-  if (count <= kLanes / 2) {
-    const hn::Half<IntTag> half_int;
-    return WriteChoice(half, config, hn::LowerHalf(half, values), hn::LowerHalf(half_int, experts),
-                       count, hn::LowerHalf(half, max), denominator, ids, weights);
-  }
-  return WriteChoice(d, config, values, experts, count, max, denominator, ids, weights);
+  TokenTask whole = task;
+  whole.logits = padded;
+  return RouteVectors<kWords>(whole);
+}
+
+// The kernel for a config that FitsRegisters().
+HWY_INLINE TokenRouteKernel RegisterKernelFor(size_t num_experts) {
+  if (num_experts <= 8) return RouteOneVectorOf<8>;
+  if (num_experts <= 16) return RouteOneVectorOf<16>;
+  if (num_experts <= 64) return RouteWords<1>;
+  if (num_experts <= 128) return RouteWords<2>;
+  return num_experts <= 256 ? RouteWords<4> : RouteWords<8>;
 }
 
 #endif  // SWITCHYARD_ROW_REGISTERS

@@ -16,7 +16,6 @@
 #include "cpu/row_inputs-inl.h"
 #include "cpu/row_scores-inl.h"
 #include "cpu/row_selection-inl.h"
-#include "cpu/row_shortcut-inl.h"
 #include "cpu/row_weights-inl.h"
 #include "hwy/highway.h"
 #include "switchyard/router_losses.h"
@@ -78,33 +77,23 @@ HWY_NOINLINE void AddRowLosses(const RouterConfig& config, const float* HWY_REST
 }
 
 // The way of most single rows: true when the row is done.
-HWY_NOINLINE bool TryShortcut(const RouteTask& task, int64_t token) {
-  const RouterConfig& config = task.config;
-  if (config.score_function != ScoreFunction::kSoftmax || task.bias != nullptr ||
-      config.num_groups != config.top_groups ||
-      config.top_k > static_cast<int32_t>(kMaxShortcutTopK)) {
-    return false;
-  }
-  const auto top_k = static_cast<size_t>(config.top_k);
+HWY_NOINLINE bool TryTokenKernel(const RouteTask& task, int64_t token) {
   HWY_ALIGN float widened[kMaxExperts];
-  const float* row = widened;
-  const auto num_experts = static_cast<size_t>(config.num_experts);
-  const bool as_it_is =
-      task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr &&
-      (num_experts <= kLanes || num_experts % kRowPadding == 0 || FitsRegisters(config));
-  if (as_it_is) {
-    row = task.logits.as<float>().row(token);
+  TokenTask one{&task.config, widened, task.expert_ids.row(token)};
+  if (task.logits.dtype == DataType::kFloat32 && task.expert_mask == nullptr) {
+    one.logits = task.logits.as<float>().row(token);
   } else {
     WidenRow(task, token, widened);
   }
-  int32_t* const ids = task.expert_ids.row(token);
   if (task.gate_weights.dtype == DataType::kFloat32) {
-    return RouteByShortcut(config, row, ids, task.gate_weights.as<float>().row(token));
+    one.gate_weights = task.gate_weights.as<float>().row(token);
+    return task.token_kernel(one) != TokenOutcome::kNotRouted;
   }
-  float weights[kMaxShortcutTopK];
-  if (!RouteByShortcut(config, row, ids, weights)) return false;
+  float weights[kMaxTopK];
+  one.gate_weights = weights;
+  if (task.token_kernel(one) == TokenOutcome::kNotRouted) return false;
   BFloat16* const narrow = task.gate_weights.as<BFloat16>().row(token);
-  for (size_t j = 0; j < top_k; ++j) narrow[j] = to_bfloat16(weights[j]);
+  for (int32_t j = 0; j < task.config.top_k; ++j) narrow[j] = to_bfloat16(weights[j]);
   return true;
 }
 
@@ -138,7 +127,9 @@ HWY_NOINLINE void RouteAnyRow(const RouteTask& task, int64_t token, RouteTally& 
 }
 
 HWY_INLINE void RouteRow(const RouteTask& task, int64_t token, RouteTally& tally) {
-  if (tally.loss_sums == nullptr && TryShortcut(task, token)) return;
+  const bool is_usual =
+      task.token_kernel != nullptr && task.bias == nullptr && tally.loss_sums == nullptr;
+  if (is_usual && TryTokenKernel(task, token)) return;
   RouteAnyRow(task, token, tally);
 }
 

@@ -9,6 +9,7 @@
 #endif
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "cpu/row_groups-inl.h"
@@ -31,6 +32,11 @@ HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, Ro
     sums.denominator = FoldLanes(ExpSumLanes(logits, num_experts, sums.max));
   }
   return sums.denominator;
+}
+
+// A bound on what a preference may cost: a share of an amount; infinite where there is none.
+HWY_INLINE float Limit(float factor, float amount) {
+  return std::isinf(factor) ? factor : factor * amount;
 }
 
 // Scores of a clean row; -inf where the logit is. Returns the least finite logit, or 0 when none is

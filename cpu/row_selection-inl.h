@@ -188,8 +188,8 @@ HWY_INLINE float ColumnThreshold(const float* HWY_RESTRICT row, size_t padded, s
 }
 
 // The general choice: no assumption about the values. Writes up to k experts, best first.
-HWY_NOINLINE size_t SelectAny(const float* HWY_RESTRICT row, size_t padded, size_t k,
-                              int32_t* HWY_RESTRICT chosen) {
+HWY_NOINLINE inline size_t SelectAny(const float* HWY_RESTRICT row, size_t padded, size_t k,
+                                     int32_t* HWY_RESTRICT chosen) {
   const FloatTag d;
   const IntTag di;
   HWY_ALIGN int32_t keys[kMaxExperts];

@@ -10,8 +10,8 @@
 
 #include <bit>
 
+#include "cpu/routing_task.h"
 #include "cpu/row_inputs-inl.h"
-#include "cpu/row_registers-inl.h"
 #include "cpu/row_selection-inl.h"
 #include "hwy/highway.h"
 
@@ -152,14 +152,12 @@ HWY_INLINE bool ChooseRowAboveBar(const float* HWY_RESTRICT row, size_t size, si
   return true;
 }
 
-// Writes the row and returns true, or returns false when its values need the general way.
+// Writes the row and returns true, or returns false when its values need the general way. A row of
+// more than kLanes experts is padded.
 HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RESTRICT row,
                                 int32_t* HWY_RESTRICT ids, float* HWY_RESTRICT weights) {
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const auto top_k = static_cast<size_t>(config.top_k);
-#if SWITCHYARD_ROW_REGISTERS
-  if (FitsRegisters(config)) return RouteInRegisters(config, row, ids, weights);
-#endif
   if (top_k == 2 && config.renormalize && num_experts <= kLanes) {
     const hn::CappedTag<float, 8> eight;
     const bool is_routed = num_experts <= hn::Lanes(eight)
@@ -183,6 +181,19 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
     weights[j] = choice.terms[j] / total * config.routed_scaling_factor;
   }
   return true;
+}
+
+inline TokenOutcome RouteTokenByShortcut(const TokenTask& task) {
+  const auto num_experts = static_cast<size_t>(task.config->num_experts);
+  const float* row = task.logits;
+  HWY_ALIGN float padded[kMaxExperts];
+  if (num_experts > kLanes && num_experts % kRowPadding != 0) {
+    WidenRow(row, num_experts, nullptr, padded);
+    row = padded;
+  }
+  return RouteByShortcut(*task.config, row, task.expert_ids, task.gate_weights)
+             ? TokenOutcome::kRouted
+             : TokenOutcome::kNotRouted;
 }
 
 }  // namespace switchyard::cpu::HWY_NAMESPACE

@@ -147,6 +147,7 @@ class ExpertCache {
   class Implementation;
 
  private:
+  friend class MemoryAwareRouter;  // serves its own choices without having them checked again
   std::unique_ptr<Implementation> implementation_;
 };
 
