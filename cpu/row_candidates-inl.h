@@ -39,6 +39,7 @@ class RowVectors {
  public:
   static constexpr size_t kCount = 4 * kWords;
   RowVectors(const float* HWY_RESTRICT row, size_t /*num_experts*/) : row_(row) {}
+  [[nodiscard]] const float* data() const { return row_; }
   HWY_INLINE FloatVec operator[](size_t i) const {
     return hn::LoadU(FloatTag(), row_ + i * kLanes);
   }
@@ -59,7 +60,7 @@ template <>
 class RowVectors<1> {
  public:
   static constexpr size_t kCount = 4;
-  HWY_INLINE RowVectors(const float* HWY_RESTRICT row, size_t num_experts) {
+  HWY_INLINE RowVectors(const float* HWY_RESTRICT row, size_t num_experts) : row_(row) {
     const uint64_t present = FirstBits(num_experts);
     const __m512 lowest = _mm512_set1_ps(kMinusInfinity);
     for (size_t i = 0; i < kCount; ++i) {
@@ -67,6 +68,7 @@ class RowVectors<1> {
       x_[i] = FloatVec{_mm512_mask_loadu_ps(lowest, here, row + i * kLanes)};
     }
   }
+  [[nodiscard]] const float* data() const { return row_; }
   HWY_INLINE FloatVec operator[](size_t i) const { return x_[i]; }
   HWY_INLINE float Denominator(FloatVec max, size_t /*num_experts*/) const {
     const FloatTag d;
@@ -84,6 +86,7 @@ class RowVectors<1> {
   }
 
  private:
+  const float* row_;
   FloatVec x_[kCount];
 };
 
@@ -102,7 +105,8 @@ HWY_INLINE FloatVec ColumnMaxima(const RowVectors<kWords>& row) {
 struct RowCandidates {
   FloatVec values;  // -0 as +0; -inf behind the last
   IntVec experts;
-  uint32_t residents = 0;  // a bit a candidate
+  FloatVec max;        // in every lane
+  uint32_t residents;  // a bit a candidate
 };
 
 // The experts whose bits are set, at most 16 of them.
@@ -131,9 +135,11 @@ HWY_INLINE IntVec ExpertsOfBits(const uint64_t (&words)[kWords]) {
 }
 
 // The residents of a row and what lifts them.
+template <size_t kWords>
 struct RowResidents {
-  const uint64_t* words = nullptr;  // a bit an expert; null: none
+  uint64_t words[kWords] = {};  // a bit an expert
   float bonus = 0.0f;
+  bool are_preferred = false;
 };
 
 // Experts as bits.
@@ -143,24 +149,24 @@ struct RowBits {
   size_t count = 0;
 };
 
-// The experts that reach the bar.
-template <size_t kWords>
+// The experts that reach the bar, with residents lifted or not.
+template <bool kLifts, size_t kWords>
 HWY_INLINE RowBits<kWords> ReachBar(const RowVectors<kWords>& row, FloatVec bar,
-                                    const RowResidents& residents) {
+                                    const RowResidents<kWords>& residents) {
   const FloatVec lift = hn::Set(FloatTag(), residents.bonus);
   RowBits<kWords> bits;
   for (size_t word = 0; word < kWords; ++word) {
-    __mmask16 reaches[4];
-    for (size_t i = 0; i < 4; ++i) {
+    const auto reaches = [&](size_t i) HWY_ATTR {
       FloatVec x = row[4 * word + i];
-      if (residents.words != nullptr) {
+      if constexpr (kLifts) {
         const auto here = static_cast<__mmask16>(residents.words[word] >> (i * kLanes));
         x = FloatVec{_mm512_mask_add_ps(x.raw, here, x.raw, lift.raw)};
       }
-      reaches[i] = hn::Ge(x, bar).raw;
-    }
-    bits.words[word] = _mm512_kunpackd(_mm512_kunpackw(reaches[3], reaches[2]),
-                                       _mm512_kunpackw(reaches[1], reaches[0]));
+      return hn::Ge(x, bar).raw;
+    };
+    const __mmask32 low = _mm512_kunpackw(reaches(1), reaches(0));
+    const __mmask32 high = _mm512_kunpackw(reaches(3), reaches(2));
+    bits.words[word] = _mm512_kunpackd(high, low);
     bits.count += hwy::PopCount(bits.words[word]);
   }
   return bits;
@@ -174,32 +180,37 @@ HWY_INLINE FloatVec ValuesOf(const RowVectors<kWords>& row, IntVec experts, size
 }
 
 // As ReachBar() for the highest bar that k logits reach; as it was where too many plain logits
-// reach `bar` to tell. The row is a copy: a reference would keep its vectors in memory.
+// reach `bar` to tell. All by value: what is referred to would be kept in memory by who seldom
+// calls this.
 template <size_t kWords>
-HWY_NOINLINE RowBits<kWords> ReachHighestBar(RowVectors<kWords> row, size_t k, FloatVec bar,
-                                             RowResidents residents) {
-  const RowBits<kWords> plain = ReachBar(row, bar, {});
+HWY_NOINLINE RowBits<kWords> ReachHighestBar(const float* data, size_t num_experts, size_t k,
+                                             FloatVec bar, RowResidents<kWords> residents) {
+  const RowVectors<kWords> row(data, num_experts);
+  const RowBits<kWords> plain = ReachBar<false>(row, bar, residents);
   if (plain.count < k || plain.count > kLanes) return plain;
   const FloatVec values = ValuesOf(row, ExpertsOfBits(plain.words), plain.count);
-  return ReachBar(row, KthLargestLane(values, k), residents);
+  return ReachBar<true>(row, LaneOf(BestEight(values), k - 1), residents);
 }
 
 // Finds the candidates of a row with at least k logits. False where they are too many, or too few
 // logits are numbers.
 template <size_t kWords>
-HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t k,
-                               const RowResidents& residents, RowCandidates& candidates) {
-  const FloatVec bar = KthLargestLane(ColumnMaxima(row), k);
-  RowBits<kWords> bits = ReachBar(row, bar, residents);
-  if (HWY_UNLIKELY(bits.count > kLanes) && residents.words != nullptr) {
-    bits = ReachHighestBar<kWords>(row, k, bar, residents);
+HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t num_experts, size_t k,
+                               const RowResidents<kWords>& residents, RowCandidates& candidates) {
+  const FloatVec best_columns = BestEight(ColumnMaxima(row));
+  const FloatVec bar = LaneOf(best_columns, k - 1);
+  RowBits<kWords> bits = residents.are_preferred ? ReachBar<true>(row, bar, residents)
+                                                 : ReachBar<false>(row, bar, residents);
+  if (HWY_UNLIKELY(bits.count > kLanes) && residents.are_preferred) {
+    bits = ReachHighestBar<kWords>(row.data(), num_experts, k, bar, residents);
   }
   // Fewer of a row of NaN; more of one whose bar is -inf, of ties, and of many residents.
   if (HWY_UNLIKELY(bits.count < k || bits.count > kLanes)) return false;
+  candidates.max = hn::Set(FloatTag(), hn::GetLane(best_columns));
   candidates.experts = ExpertsOfBits(bits.words);
   candidates.values = ValuesOf(row, candidates.experts, bits.count);
   candidates.residents = 0;
-  if (residents.words == nullptr) return true;
+  if (!residents.are_preferred) return true;
   size_t before = 0;
   for (size_t word = 0; word < kWords; ++word) {
     const auto among = static_cast<uint32_t>(_pext_u64(residents.words[word], bits.words[word]));

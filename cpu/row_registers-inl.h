@@ -9,6 +9,7 @@
 #define SWITCHYARD_CPU_ROW_REGISTERS_INL_H_
 #endif
 
+#include <bit>
 #include <cmath>
 
 #include "cpu/routing_task.h"
@@ -75,29 +76,59 @@ HWY_INLINE void StoreFirst(D d, hn::Vec<D> x, size_t count, T* HWY_RESTRICT out)
   hn::BlendedStore(x, hn::FirstN(d, count), d, out);
 }
 
+// Terms of weights, e^(x - max), and which of them are normal numbers; the others are garbage.
+template <class D>
+struct RowTerms {
+  hn::Vec<D> values;
+  hn::Mask<D> are_normal;
+};
+
+template <class D>
+HWY_INLINE RowTerms<D> TermsOf(D d, hn::Vec<D> values, hn::Vec<D> max) {
+  const auto floor = hn::Set(d, numerics::ExpConstants::kLowestNormal);
+  const auto below_max = hn::Sub(values, max);
+  return {ExpNormal(d, hn::Max(below_max, floor)), hn::Ge(below_max, floor)};
+}
+
+// Of a row's choice, which no more than 8 lanes hold.
+using ChoiceTag = hn::CappedTag<float, 8>;
+
+HWY_INLINE hn::Vec<ChoiceTag> ChoiceLanes(hn::Vec<ChoiceTag> x) { return x; }
+HWY_INLINE hn::Vec<hn::RebindToSigned<ChoiceTag>> ChoiceLanes(
+    hn::Vec<hn::RebindToSigned<ChoiceTag>> x) {
+  return x;
+}
+HWY_INLINE hn::Vec<ChoiceTag> ChoiceLanes(FloatVec x) { return hn::LowerHalf(ChoiceTag(), x); }
+HWY_INLINE hn::Vec<hn::RebindToSigned<ChoiceTag>> ChoiceLanes(IntVec x) {
+  return hn::LowerHalf(hn::RebindToSigned<ChoiceTag>(), x);
+}
+
 // Ranks candidates, prefers residents where the task does and writes the row, unless its values
-// need another way.
+// need another way. The exponentials are under way while the candidates are sorted. `max` is the
+// row's in every lane.
 template <class D, typename Denominator>
 HWY_INLINE TokenOutcome RouteCandidates(D d, const TokenTask& task, hn::Vec<D> values,
-                                        hn::Vec<hn::RebindToSigned<D>> experts, uint32_t residents,
-                                        float bonus, const Denominator& denominator) {
-  using V = hn::Vec<D>;
+                                        hn::Vec<hn::RebindToSigned<D>> experts, hn::Vec<D> max,
+                                        uint32_t residents, float bonus,
+                                        const Denominator& denominator) {
   const hn::RebindToSigned<D> di;
   const RouterConfig& config = *task.config;
   const auto top_k = static_cast<size_t>(config.top_k);
+  const RowTerms<D> unordered = TermsOf(d, values, max);
   const auto lanes = LanesInOrder(d, values);
   const auto order = hn::IndicesFromVec(d, lanes);
   RankedRow<D> row;
   row.values = hn::TableLookupLanes(values, order);
   row.experts = hn::TableLookupLanes(experts, hn::IndicesFromVec(di, lanes));
   if (HWY_UNLIKELY(!IsOrdinaryRanking(d, row.values, top_k))) return TokenOutcome::kNotRouted;
+  auto terms = hn::TableLookupLanes(unordered.values, order);
+  // Values descend, so the normal ones are the first.
+  uint32_t normal = (1u << std::popcount(BitsOfMask(unordered.are_normal))) - 1;
 
-  const float max = hn::GetLane(row.values);
-  float reference = max;
-  V chosen_values = row.values;
-  auto chosen_experts = row.experts;
+  uint32_t kept = (1u << top_k) - 1;
+  float loss = 0.0f;
   auto outcome = TokenOutcome::kRouted;
-  const auto whole = [&]() HWY_ATTR { return denominator(max); };
+  auto chosen_experts = row.experts;
   if (task.residency != nullptr) {
     const auto bits = hn::Set(di, static_cast<int32_t>(residents));
     row.residents = BitsOfMask(hn::TestBit(bits, hn::Shl(hn::Set(di, 1), lanes)));
@@ -105,41 +136,32 @@ HWY_INLINE TokenOutcome RouteCandidates(D d, const TokenTask& task, hn::Vec<D> v
     const bool is_weighed = task.sacrificed_mass != nullptr ||
                             std::isfinite(preference.max_swap_loss) ||
                             std::isfinite(preference.max_sacrificed_share);
-    float loss = 0.0f;
-    const uint32_t kept = KeptPlaces(d, preference, is_weighed, row, top_k, bonus, whole, loss);
+    kept = KeptPlaces(d, preference, is_weighed, row, top_k, bonus, denominator, loss);
     if ((kept & ~row.residents) == 0) outcome = TokenOutcome::kRoutedToResidents;
-    chosen_values = hn::Compress(row.values, MaskOfBits(d, kept));
-    chosen_experts = hn::Compress(row.experts, MaskOfBits(di, kept));
-    if (config.renormalize) reference = hn::GetLane(chosen_values);
-    if (task.sacrificed_mass != nullptr) {
-      *task.sacrificed_mass = loss == 0.0f ? 0.0f : loss / whole();
+    if (HWY_UNLIKELY((kept & 1) == 0) && config.renormalize) {
+      // Terms are relative to the best that is chosen, and that one has changed.
+      const auto first = hn::Set(di, std::countr_zero(kept));
+      const RowTerms<D> fresh =
+          TermsOf(d, row.values, hn::TableLookupLanes(row.values, hn::IndicesFromVec(d, first)));
+      terms = fresh.values;
+      normal = BitsOfMask(fresh.are_normal);
     }
+    terms = hn::Compress(terms, MaskOfBits(d, kept));
+    chosen_experts = hn::Compress(row.experts, MaskOfBits(di, kept));
   }
+  if (HWY_UNLIKELY((kept & ~normal) != 0)) return TokenOutcome::kNotRouted;
 
-  // No more than 8 are left.
-  const hn::CappedTag<float, 8> eight;
-  const hn::RebindToSigned<decltype(eight)> eight_int;
-  hn::Vec<decltype(eight)> logits;
-  hn::Vec<decltype(eight_int)> ids;
-  if constexpr (hn::MaxLanes(D()) == 16) {
-    logits = hn::LowerHalf(eight, chosen_values);
-    ids = hn::LowerHalf(eight_int, chosen_experts);
-  } else {
-    logits = chosen_values;
-    ids = chosen_experts;
-  }
-  const auto chosen = hn::FirstN(eight, top_k);
-  const auto floor = hn::Set(eight, numerics::ExpConstants::kLowestNormal);
-  const auto below_max = hn::Sub(logits, hn::Set(eight, reference));
-  if (HWY_UNLIKELY(!hn::AllFalse(eight, hn::And(chosen, hn::Lt(below_max, floor))))) {
-    return TokenOutcome::kNotRouted;
-  }
-  const auto terms = hn::IfThenElseZero(chosen, ExpNormal(eight, hn::Max(below_max, floor)));
-  const float total = config.renormalize ? FoldFirstEight(eight, terms) : whole();
+  const ChoiceTag eight;
+  const hn::RebindToSigned<ChoiceTag> eight_int;
+  const auto weighed = hn::IfThenElseZero(hn::FirstN(eight, top_k), ChoiceLanes(terms));
+  const float total = config.renormalize ? FoldFirstEight(eight, weighed) : denominator();
   const auto scale = hn::Set(eight, config.routed_scaling_factor);
-  StoreFirst(eight, hn::Mul(hn::Div(terms, hn::Set(eight, total)), scale), top_k,
+  StoreFirst(eight, hn::Mul(hn::Div(weighed, hn::Set(eight, total)), scale), top_k,
              task.gate_weights);
-  StoreFirst(eight_int, ids, top_k, task.expert_ids);
+  StoreFirst(eight_int, ChoiceLanes(chosen_experts), top_k, task.expert_ids);
+  if (task.sacrificed_mass != nullptr) {
+    *task.sacrificed_mass = loss == 0.0f ? 0.0f : loss / denominator();
+  }
   return outcome;
 }
 
@@ -159,11 +181,12 @@ HWY_INLINE float SpreadOfVectors(const Row& row, size_t count) {
 }
 
 template <typename Row>
-HWY_INLINE float BonusOfVectors(const TokenTask& task, const Row& row, size_t count) {
-  if (task.residency == nullptr) return 0.0f;
-  const float bonus = task.residency->bonus;
-  if (task.residency->bonus_scale == BonusScale::kAbsolute || std::isinf(bonus)) return bonus;
-  return bonus * SpreadOfVectors(row, count);
+HWY_INLINE float BonusOfVectors(const ResidencyPreference& preference, const Row& row,
+                                size_t count) {
+  if (preference.bonus_scale == BonusScale::kAbsolute || std::isinf(preference.bonus)) {
+    return preference.bonus;
+  }
+  return preference.bonus * SpreadOfVectors(row, count);
 }
 
 // Rows of one vector or less: every expert is a candidate.
@@ -176,6 +199,7 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
   const auto finite = hn::Lt(hn::Abs(x), infinity);
   if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return TokenOutcome::kNotRouted;
   const auto values = hn::Add(x, hn::Zero(d));
+  const auto max = hn::MaxOfLanes(d, x);
   uint32_t residents = 0;
   float bonus = 0.0f;
   if (task.residency != nullptr) {
@@ -184,15 +208,15 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
     bonus = task.residency->bonus;
     if (task.residency->bonus_scale != BonusScale::kAbsolute && !std::isinf(bonus)) {
       const auto least = hn::MinOfLanes(d, hn::IfThenElse(finite, x, infinity));
-      bonus *= hn::GetLane(hn::MaxOfLanes(d, x)) - hn::GetLane(least);
+      bonus *= hn::GetLane(max) - hn::GetLane(least);
     }
   }
-  const auto denominator = [&](float max) HWY_ATTR {
-    const auto terms = hn::IfThenElseZero(finite, ExpOrZero(d, hn::Sub(x, hn::Set(d, max))));
+  const auto denominator = [&]() HWY_ATTR {
+    const auto terms = hn::IfThenElseZero(finite, ExpOrZero(d, hn::Sub(x, max)));
     if constexpr (hn::MaxLanes(D()) == 16) return FoldLanes(terms);
     return FoldFirstEight(d, terms);
   };
-  return RouteCandidates(d, task, values, hn::Iota(di, 0), residents, bonus, denominator);
+  return RouteCandidates(d, task, values, hn::Iota(di, 0), max, residents, bonus, denominator);
 }
 
 // Rows of up to 64 * kWords experts; of more than 64 all of them.
@@ -200,26 +224,24 @@ template <size_t kWords>
 HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
   const auto num_experts = static_cast<size_t>(task.config->num_experts);
   const RowVectors<kWords> row(task.logits, num_experts);
-  uint64_t residents[kWords];
-  float bonus = 0.0f;
+  RowResidents<kWords> residents;
   if (task.residency != nullptr) {
     const uint8_t* const flags = task.residency->resident_experts.data;
     for (size_t word = 0; word < kWords; ++word) {
       const size_t begin = HWY_MIN(64 * word, num_experts);
-      residents[word] = BitsOfFlags(flags + begin, num_experts - begin);
+      residents.words[word] = BitsOfFlags(flags + begin, num_experts - begin);
     }
-    bonus = BonusOfVectors(task, row, RowVectors<kWords>::kCount);
+    residents.bonus = BonusOfVectors(*task.residency, row, RowVectors<kWords>::kCount);
+    residents.are_preferred = true;
   }
   RowCandidates candidates;
-  const RowResidents preferred{task.residency != nullptr ? residents : nullptr, bonus};
-  if (!FindCandidates(row, static_cast<size_t>(task.config->top_k), preferred, candidates)) {
+  if (!FindCandidates(row, num_experts, static_cast<size_t>(task.config->top_k), residents,
+                      candidates)) {
     return TokenOutcome::kNotRouted;
   }
-  const auto denominator = [&](float max) HWY_ATTR {
-    return row.Denominator(hn::Set(FloatTag(), max), num_experts);
-  };
-  return RouteCandidates(FloatTag(), task, candidates.values, candidates.experts,
-                         candidates.residents, bonus, denominator);
+  const auto denominator = [&]() HWY_ATTR { return row.Denominator(candidates.max, num_experts); };
+  return RouteCandidates(FloatTag(), task, candidates.values, candidates.experts, candidates.max,
+                         candidates.residents, residents.bonus, denominator);
 }
 
 template <size_t kSize>

@@ -91,16 +91,21 @@ HWY_INLINE hn::Vec<D> SortDescending(D d, hn::Vec<D> x) {
   return x;
 }
 
-// The k-th largest of 16 lanes, in every lane; k is at most 8.
-HWY_INLINE FloatVec KthLargestLane(FloatVec x, size_t k) {
+// The best 8 of 16 lanes in the first ones, descending.
+HWY_INLINE FloatVec BestEight(FloatVec x) {
   const FloatTag d;
   const hn::Half<FloatTag> half;
   x = SortEights(d, x);
-  // The best 8, which first descend, then ascend.
+  // They first descend, then ascend.
   auto best = hn::Max(hn::LowerHalf(half, x), hn::UpperHalf(half, x));
   best = Exchange<8, 1>(half, Exchange<8, 2>(half, Exchange<8, 4>(half, best)));
-  const auto place = hn::Set(IntTag(), static_cast<int32_t>(k) - 1);
-  return hn::TableLookupLanes(hn::ZeroExtendVector(d, best), hn::IndicesFromVec(d, place));
+  return hn::ZeroExtendVector(d, best);
+}
+
+// A lane, in every lane.
+HWY_INLINE FloatVec LaneOf(FloatVec x, size_t lane) {
+  const auto index = hn::Set(IntTag(), static_cast<int32_t>(lane));
+  return hn::TableLookupLanes(x, hn::IndicesFromVec(FloatTag(), index));
 }
 
 #endif  // SWITCHYARD_ROW_REGISTERS

@@ -46,31 +46,37 @@ struct RankedRow {
   uint32_t residents;  // a bit a place
 };
 
-// How many of the pairs that the bonus allows the bounds allow as well; adds up what these lose.
-// `whole` is the row's denominator where swaps are bounded.
+// How many of the pairs that the bonus allows the bounds allow as well, and what these lose.
+struct BoundedPairs {
+  uint32_t count;
+  float loss;
+};
+
+// `values` are a row's, best first; `whole` is its denominator where single swaps are bounded.
 template <class D>
-HWY_NOINLINE uint32_t PairsWithinBounds(D d, const ResidencyPreference& preference,
-                                        const RankedRow<D>& row, size_t top_k, uint32_t pairs,
-                                        hn::Vec<D> leaving, hn::Vec<D> coming, float whole,
-                                        float& loss) {
-  const auto max = hn::Set(d, hn::GetLane(row.values));
+HWY_NOINLINE BoundedPairs PairsWithinBounds(D d, const ResidencyPreference& preference,
+                                            hn::Vec<D> values, size_t top_k, uint32_t pairs,
+                                            hn::Vec<D> leaving, hn::Vec<D> coming, float whole) {
+  const auto max = hn::Set(d, hn::GetLane(values));
   const auto mass_of = [&](hn::Vec<D> x) HWY_ATTR { return ExpOrZero(d, hn::Sub(x, max)); };
   const auto chosen = hn::FirstN(d, top_k);
-  const float total = FoldFirstEight(d, hn::IfThenElseZero(chosen, mass_of(row.values)));
+  const float total = FoldFirstEight(d, hn::IfThenElseZero(chosen, mass_of(values)));
   const float share_limit = Limit(preference.max_sacrificed_share, total);
   const float swap_limit = Limit(preference.max_swap_loss, whole);
   HWY_ALIGN float losses[kLanes];
   const auto difference = hn::Sub(mass_of(leaving), mass_of(coming));
   hn::Store(hn::Max(difference, hn::Zero(d)), d, losses);
-  for (uint32_t pair = 0; pair < pairs; ++pair) {
-    if (!(losses[pair] <= swap_limit) || !(loss + losses[pair] <= share_limit)) return pair;
-    loss += losses[pair];
+  BoundedPairs within{0, 0.0f};
+  for (; within.count < pairs; ++within.count) {
+    const float loss = losses[within.count];
+    if (!(loss <= swap_limit) || !(within.loss + loss <= share_limit)) break;
+    within.loss += loss;
   }
-  return pairs;
+  return within;
 }
 
 // The places of a row's choice, top_k of them, after residents have been preferred; those that came
-// are behind those that stayed. Adds what was lost, in units of the denominator.
+// are behind those that stayed. Writes what was lost, in units of the denominator, if anything.
 template <class D, typename Denominator>
 HWY_INLINE uint32_t KeptPlaces(D d, const ResidencyPreference& preference, bool is_weighed,
                                const RankedRow<D>& row, size_t top_k, float bonus,
@@ -104,7 +110,10 @@ HWY_INLINE uint32_t KeptPlaces(D d, const ResidencyPreference& preference, bool 
   if (is_weighed) {
     // No probability is above 1, so a larger bound needs no denominator.
     const float whole = preference.max_swap_loss >= 1.0f ? 1.0f : denominator();
-    pairs = PairsWithinBounds(d, preference, row, top_k, pairs, leaving, coming, whole, loss);
+    const BoundedPairs within =
+        PairsWithinBounds(d, preference, row.values, top_k, pairs, leaving, coming, whole);
+    pairs = within.count;
+    loss = within.loss;
   }
   const uint32_t stay = _pdep_u32((1u << (num_leaving - pairs)) - 1, may_leave);
   const uint32_t come = _pdep_u32((1u << pairs) - 1, may_come);
