@@ -70,13 +70,6 @@ void ExpertCache::Implementation::enter(int32_t index, int32_t expert) {
   ++metrics.page_ins;
 }
 
-void ExpertCache::Implementation::refresh_key(int32_t index, int32_t expert) {
-  Layer& layer = layers[static_cast<size_t>(index)];
-  const int32_t slot = layer.slot_of[expert];
-  if (slot == kNoSlot) return;
-  layer.keys[slot] = memory_.is_pinned(index, expert) ? kStays : key_of(layer, expert);
-}
-
 int32_t ExpertCache::Implementation::victim(int32_t index) const {
   const Layer& layer = layers[static_cast<size_t>(index)];
   if (!transitions_.empty()) return transition_victim(index);

@@ -70,7 +70,12 @@ class ExpertCache::Implementation {
   /// What the policy gives up for one more expert: -1 where there is room, or nothing may leave.
   [[nodiscard]] int32_t next_victim(int32_t index) const;
   /// After a change of whether the expert may leave.
-  void refresh_key(int32_t index, int32_t expert);
+  void refresh_key(int32_t index, int32_t expert) {
+    Layer& layer = layers[static_cast<size_t>(index)];
+    const int32_t slot = layer.slot_of[expert];
+    if (slot == kNoSlot) return;
+    layer.keys[slot] = memory_.is_pinned(index, expert) ? kStays : key_of(layer, expert);
+  }
   [[nodiscard]] double use_probability(const Layer& layer, int32_t expert) const {
     if (layer.total <= 0.0) return 0.0;
     return std::min(1.0, layer.uses[expert].affinity / layer.total);

@@ -27,6 +27,9 @@ class MemoryAwareRouter::Implementation {
   /// @return whether the experts of a token are known to be all resident.
   bool choose(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
               std::span<std::byte> workspace);
+  /// The same by the way of batches.
+  void choose_by_router(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
+                        std::span<std::byte> workspace);
   /// Serves the choices of `result`.
   int64_t serve(int32_t layer, const RoutingResult& result, bool all_resident,
                 VectorView<PagingRequest> requests);
@@ -78,9 +81,9 @@ int64_t MemoryAwareRouter::max_requests(int64_t num_tokens) const {
          2 * int64_t{config().prefetch_budget};
 }
 
-bool MemoryAwareRouter::Implementation::choose(int32_t layer, const RoutingInputs& inputs,
-                                               const RoutingResult& result,
-                                               std::span<std::byte> workspace) {
+inline bool MemoryAwareRouter::Implementation::choose(int32_t layer, const RoutingInputs& inputs,
+                                                      const RoutingResult& result,
+                                                      std::span<std::byte> workspace) {
   if (!inputs.residency.resident_experts.empty()) {
     refuse("inputs.residency.resident_experts has ", inputs.residency.resident_experts.size,
            " elements, must be empty");
@@ -96,16 +99,22 @@ bool MemoryAwareRouter::Implementation::choose(int32_t layer, const RoutingInput
       return outcome == cpu::TokenOutcome::kRoutedToResidents;
     }
   }
+  choose_by_router(layer, inputs, result, workspace);
+  return false;
+}
+
+void MemoryAwareRouter::Implementation::choose_by_router(int32_t layer, const RoutingInputs& inputs,
+                                                         const RoutingResult& result,
+                                                         std::span<std::byte> workspace) {
   RoutingInputs aware = inputs;
   aware.residency = preference;
   aware.residency.resident_experts = cache.resident_experts(layer);
   router.route(aware, result, workspace);
-  return false;
 }
 
-int64_t MemoryAwareRouter::Implementation::serve(int32_t layer, const RoutingResult& result,
-                                                 bool all_resident,
-                                                 VectorView<PagingRequest> requests) {
+inline int64_t MemoryAwareRouter::Implementation::serve(int32_t layer, const RoutingResult& result,
+                                                        bool all_resident,
+                                                        VectorView<PagingRequest> requests) {
   const MatrixView<int32_t>& ids = result.expert_ids;
   const int32_t top_k = config.routing.top_k;
   if (ids.rows != 1) {
@@ -126,14 +135,16 @@ int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
     refuse("requests has ", requests.size, " elements, must have at least ", prefetch_requests);
   }
   const bool all_resident = self.choose(layer, inputs, result, workspace);
-  const MemoryMetrics& metrics = self.cache.metrics();
-  const int64_t hits = metrics.hits;
-  const int64_t misses = metrics.misses;
-  int64_t written =
-      self.serve(layer, result, all_resident, {requests.data, requests.size - prefetch_requests});
+  const VectorView<PagingRequest> urgent(requests.data, requests.size - prefetch_requests);
+  int64_t written = 0;
   if (self.config.adapts_bonus && self.config.memory_aware) {
-    self.controller.observe(metrics.hits - hits, metrics.misses - misses);
+    const MemoryMetrics before = self.cache.metrics();
+    written = self.serve(layer, result, all_resident, urgent);
+    const MemoryMetrics& after = self.cache.metrics();
+    self.controller.observe(after.hits - before.hits, after.misses - before.misses);
     self.preference.bonus = self.controller.bonus();
+  } else {
+    written = self.serve(layer, result, all_resident, urgent);
   }
   if (self.config.prefetch_budget > 0) {
     written += self.cache.prefetch(layer, self.config.prefetch_budget,

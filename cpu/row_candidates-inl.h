@@ -175,8 +175,7 @@ HWY_INLINE RowBits<kWords> ReachBar(const RowVectors<kWords>& row, FloatVec bar,
 template <size_t kWords>
 HWY_INLINE FloatVec ValuesOf(const RowVectors<kWords>& row, IntVec experts, size_t count) {
   const FloatTag d;
-  const FloatVec found = row.LookUp(experts, MaskOfBits(d, (1u << count) - 1));
-  return hn::Add(found, hn::Zero(d));
+  return row.LookUp(experts, MaskOfBits(d, (1u << count) - 1));
 }
 
 // As ReachBar() for the highest bar that k logits reach; as it was where too many plain logits
@@ -189,7 +188,8 @@ HWY_NOINLINE RowBits<kWords> ReachHighestBar(const float* data, size_t num_exper
   const RowBits<kWords> plain = ReachBar<false>(row, bar, residents);
   if (plain.count < k || plain.count > kLanes) return plain;
   const FloatVec values = ValuesOf(row, ExpertsOfBits(plain.words), plain.count);
-  return ReachBar<true>(row, LaneOf(BestEight(values), k - 1), residents);
+  const IntVec best = BestEight(OrderedKeys(FloatTag(), values));
+  return ReachBar<true>(row, ValuesOfKeys(LaneOf(best, k - 1)), residents);
 }
 
 // Finds the candidates of a row with at least k logits. False where they are too many, or too few
@@ -197,8 +197,8 @@ HWY_NOINLINE RowBits<kWords> ReachHighestBar(const float* data, size_t num_exper
 template <size_t kWords>
 HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t num_experts, size_t k,
                                const RowResidents<kWords>& residents, RowCandidates& candidates) {
-  const FloatVec best_columns = BestEight(ColumnMaxima(row));
-  const FloatVec bar = LaneOf(best_columns, k - 1);
+  const IntVec best_columns = BestEight(OrderedKeys(FloatTag(), ColumnMaxima(row)));
+  const FloatVec bar = ValuesOfKeys(LaneOf(best_columns, k - 1));
   RowBits<kWords> bits = residents.are_preferred ? ReachBar<true>(row, bar, residents)
                                                  : ReachBar<false>(row, bar, residents);
   if (HWY_UNLIKELY(bits.count > kLanes) && residents.are_preferred) {
@@ -206,7 +206,7 @@ HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t num_experts
   }
   // Fewer of a row of NaN; more of one whose bar is -inf, of ties, and of many residents.
   if (HWY_UNLIKELY(bits.count < k || bits.count > kLanes)) return false;
-  candidates.max = hn::Set(FloatTag(), hn::GetLane(best_columns));
+  candidates.max = ValuesOfKeys(LaneOf(best_columns, 0));
   candidates.experts = ExpertsOfBits(bits.words);
   candidates.values = ValuesOf(row, candidates.experts, bits.count);
   candidates.residents = 0;

@@ -44,8 +44,7 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LanesInOrder(D d, hn::Vec<D> values) {
   const hn::RebindToSigned<D> di;
   constexpr auto kLast = static_cast<int32_t>(hn::MaxLanes(D())) - 1;
   const auto last = hn::Set(di, kLast);
-  const auto bits = hn::BitCast(di, values);
-  const auto ordered = hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(di, 0x7fffffff)));
+  const auto ordered = OrderedKeys(d, hn::Add(values, hn::Zero(d)));  // -0 becomes +0
   const auto countdown = hn::Sub(last, hn::Iota(di, 0));
   const auto keys = hn::Or(hn::AndNot(last, ordered), countdown);
   return hn::AndNot(SortDescending(di, keys), last);
@@ -138,16 +137,18 @@ HWY_INLINE TokenOutcome RouteCandidates(D d, const TokenTask& task, hn::Vec<D> v
                             std::isfinite(preference.max_sacrificed_share);
     kept = KeptPlaces(d, preference, is_weighed, row, top_k, bonus, denominator, loss);
     if ((kept & ~row.residents) == 0) outcome = TokenOutcome::kRoutedToResidents;
-    if (HWY_UNLIKELY((kept & 1) == 0) && config.renormalize) {
-      // Terms are relative to the best that is chosen, and that one has changed.
-      const auto first = hn::Set(di, std::countr_zero(kept));
-      const RowTerms<D> fresh =
-          TermsOf(d, row.values, hn::TableLookupLanes(row.values, hn::IndicesFromVec(d, first)));
-      terms = fresh.values;
-      normal = BitsOfMask(fresh.are_normal);
+    if (kept != (1u << top_k) - 1) {
+      if (HWY_UNLIKELY((kept & 1) == 0) && config.renormalize) {
+        // Terms are relative to the best that is chosen, and that one has changed.
+        const auto first = hn::Set(di, std::countr_zero(kept));
+        const RowTerms<D> fresh =
+            TermsOf(d, row.values, hn::TableLookupLanes(row.values, hn::IndicesFromVec(d, first)));
+        terms = fresh.values;
+        normal = BitsOfMask(fresh.are_normal);
+      }
+      terms = hn::Compress(terms, MaskOfBits(d, kept));
+      chosen_experts = hn::Compress(row.experts, MaskOfBits(di, kept));
     }
-    terms = hn::Compress(terms, MaskOfBits(d, kept));
-    chosen_experts = hn::Compress(row.experts, MaskOfBits(di, kept));
   }
   if (HWY_UNLIKELY((kept & ~normal) != 0)) return TokenOutcome::kNotRouted;
 
@@ -198,7 +199,6 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
   const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
   const auto finite = hn::Lt(hn::Abs(x), infinity);
   if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return TokenOutcome::kNotRouted;
-  const auto values = hn::Add(x, hn::Zero(d));
   const auto max = hn::MaxOfLanes(d, x);
   uint32_t residents = 0;
   float bonus = 0.0f;
@@ -216,7 +216,7 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
     if constexpr (hn::MaxLanes(D()) == 16) return FoldLanes(terms);
     return FoldFirstEight(d, terms);
   };
-  return RouteCandidates(d, task, values, hn::Iota(di, 0), max, residents, bonus, denominator);
+  return RouteCandidates(d, task, x, hn::Iota(di, 0), max, residents, bonus, denominator);
 }
 
 // Rows of up to 64 * kWords experts; of more than 64 all of them.

@@ -91,10 +91,23 @@ HWY_INLINE hn::Vec<D> SortDescending(D d, hn::Vec<D> x) {
   return x;
 }
 
+// Integers that order as the floats do, and back; -0 is below +0.
+template <class D, class DI = hn::RebindToSigned<D>>
+HWY_INLINE hn::Vec<DI> OrderedKeys(D, hn::Vec<D> x) {
+  const DI di;
+  const auto bits = hn::BitCast(di, x);
+  return hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(di, 0x7fffffff)));
+}
+HWY_INLINE FloatVec ValuesOfKeys(IntVec keys) {
+  const IntTag d;
+  const IntVec flip = hn::And(hn::BroadcastSignBit(keys), hn::Set(d, 0x7fffffff));
+  return hn::BitCast(FloatTag(), hn::Xor(keys, flip));
+}
+
 // The best 8 of 16 lanes in the first ones, descending.
-HWY_INLINE FloatVec BestEight(FloatVec x) {
-  const FloatTag d;
-  const hn::Half<FloatTag> half;
+HWY_INLINE IntVec BestEight(IntVec x) {
+  const IntTag d;
+  const hn::Half<IntTag> half;
   x = SortEights(d, x);
   // They first descend, then ascend.
   auto best = hn::Max(hn::LowerHalf(half, x), hn::UpperHalf(half, x));
@@ -103,9 +116,10 @@ HWY_INLINE FloatVec BestEight(FloatVec x) {
 }
 
 // A lane, in every lane.
-HWY_INLINE FloatVec LaneOf(FloatVec x, size_t lane) {
-  const auto index = hn::Set(IntTag(), static_cast<int32_t>(lane));
-  return hn::TableLookupLanes(x, hn::IndicesFromVec(FloatTag(), index));
+HWY_INLINE IntVec LaneOf(IntVec x, size_t lane) {
+  const IntTag d;
+  const IntVec index = hn::Set(d, static_cast<int32_t>(lane));
+  return hn::TableLookupLanes(x, hn::IndicesFromVec(d, index));
 }
 
 #endif  // SWITCHYARD_ROW_REGISTERS
