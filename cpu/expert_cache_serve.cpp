@@ -14,7 +14,7 @@ constexpr int64_t kMaxRows = int64_t{1} << 40;
 
 /// Calls visit(id) for every id but padding.
 template <typename Visit>
-void for_each_id(MatrixView<const int32_t> expert_ids, const Visit& visit) {
+void for_each_id(const MatrixView<const int32_t>& expert_ids, const Visit& visit) {
   for (int64_t token = 0; token < expert_ids.rows; ++token) {
     const int32_t* const ids = expert_ids.row(token);
     for (int64_t slot = 0; slot < expert_ids.cols; ++slot) {
@@ -124,6 +124,16 @@ bool ExpertCache::Implementation::serve_known_residents(int32_t index,
   return false;
 }
 
+int64_t ExpertCache::Implementation::serve_known_token(int32_t index,
+                                                       VectorView<const int32_t> expert_ids,
+                                                       bool all_resident,
+                                                       VectorView<PagingRequest> requests) {
+  if (all_resident && serve_known_residents(index, expert_ids)) return 0;
+  const MatrixView<const int32_t> token(expert_ids.data, 1, expert_ids.size);
+  if (config.measure_latency) return serve(index, token, requests);
+  return serve_checked(index, token, all_resident, requests);
+}
+
 bool ExpertCache::Implementation::serve_resident_token(int32_t index,
                                                        VectorView<const int32_t> ids) {
   if (ids.size < 1 || ids.size > kMaxResidencyExperts || ids.data == nullptr) return false;
@@ -136,7 +146,8 @@ bool ExpertCache::Implementation::serve_resident_token(int32_t index,
   return serve_known_residents(index, ids);
 }
 
-int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32_t> expert_ids,
+int64_t ExpertCache::Implementation::serve(int32_t index,
+                                           const MatrixView<const int32_t>& expert_ids,
                                            VectorView<PagingRequest> requests) {
   if (!config.measure_latency) return serve_untimed(index, expert_ids, requests);
   using Clock = std::chrono::steady_clock;
@@ -148,7 +159,7 @@ int64_t ExpertCache::Implementation::serve(int32_t index, MatrixView<const int32
 }
 
 void ExpertCache::Implementation::check_planned(int32_t index,
-                                                MatrixView<const int32_t> expert_ids) const {
+                                                const MatrixView<const int32_t>& expert_ids) const {
   const std::vector<int32_t>& planned = planned_[static_cast<size_t>(index)];
   auto at = static_cast<size_t>(layers[static_cast<size_t>(index)].num_passed);
   for_each_id(expert_ids, [&](int32_t id) {
@@ -176,7 +187,7 @@ inline void ExpertCache::Implementation::record_use(int32_t index, int32_t exper
 }
 
 void ExpertCache::Implementation::learn_transitions(int32_t index,
-                                                    MatrixView<const int32_t> expert_ids) {
+                                                    const MatrixView<const int32_t>& expert_ids) {
   Layer& layer = layers[static_cast<size_t>(index)];
   if (expert_ids.rows != 1) {  // tokens of a batch do not follow one another
     layer.num_previous = 0;
@@ -191,7 +202,7 @@ void ExpertCache::Implementation::learn_transitions(int32_t index,
 }
 
 ExpertCache::Implementation::Demand ExpertCache::Implementation::plan(
-    int32_t index, MatrixView<const int32_t> expert_ids, int64_t num_requests) {
+    int32_t index, const MatrixView<const int32_t>& expert_ids, int64_t num_requests) {
   Layer& layer = layers[static_cast<size_t>(index)];
   Demand demand;
   int64_t num_held = 0;
@@ -226,9 +237,9 @@ ExpertCache::Implementation::Demand ExpertCache::Implementation::plan(
 }
 
 int64_t ExpertCache::Implementation::serve_untimed(int32_t index,
-                                                   MatrixView<const int32_t> expert_ids,
+                                                   const MatrixView<const int32_t>& expert_ids,
                                                    VectorView<PagingRequest> requests) {
-  Layer& layer = layers[static_cast<size_t>(index)];
+  const Layer& layer = layers[static_cast<size_t>(index)];
   const auto num_experts = static_cast<uint32_t>(config.memory.num_experts);
   bool all_resident = true;
   for (int64_t token = 0; token < expert_ids.rows; ++token) {
@@ -242,6 +253,14 @@ int64_t ExpertCache::Implementation::serve_untimed(int32_t index,
       }
     }
   }
+  return serve_checked(index, expert_ids, all_resident, requests);
+}
+
+int64_t ExpertCache::Implementation::serve_checked(int32_t index,
+                                                   const MatrixView<const int32_t>& expert_ids,
+                                                   bool all_resident,
+                                                   VectorView<PagingRequest> requests) {
+  Layer& layer = layers[static_cast<size_t>(index)];
   if (config.policy == EvictionPolicy::kBelady) check_planned(index, expert_ids);
   Demand demand;
   if (!all_resident) demand = plan(index, expert_ids, requests.size);

@@ -48,11 +48,14 @@ class ExpertCache::Implementation {
 
   Implementation(const ExpertCacheConfig& cache_config, Backend backend);
 
-  int64_t serve(int32_t index, MatrixView<const int32_t> expert_ids,
+  int64_t serve(int32_t index, const MatrixView<const int32_t>& expert_ids,
                 VectorView<PagingRequest> requests);
   /// serve() of one token whose experts are all resident; otherwise does nothing.
   /// @return whether it was one.
   bool serve_resident_token(int32_t index, VectorView<const int32_t> expert_ids);
+  /// serve() of a token whose ids are known to be in range.
+  int64_t serve_known_token(int32_t index, VectorView<const int32_t> expert_ids, bool all_resident,
+                            VectorView<PagingRequest> requests);
   /// The same for experts that are known to be resident.
   /// @return false where every call has more to do than to count and to rank.
   bool serve_known_residents(int32_t index, VectorView<const int32_t> expert_ids);
@@ -118,18 +121,21 @@ class ExpertCache::Implementation {
     int32_t num_leaving = 0;
   };
 
-  int64_t serve_untimed(int32_t index, MatrixView<const int32_t> expert_ids,
+  int64_t serve_untimed(int32_t index, const MatrixView<const int32_t>& expert_ids,
                         VectorView<PagingRequest> requests);
+  /// The same for ids that are known to be in range.
+  int64_t serve_checked(int32_t index, const MatrixView<const int32_t>& expert_ids,
+                        bool all_resident, VectorView<PagingRequest> requests);
   /// Holds the residents that the call uses. Refuses too few requests, having held none.
-  Demand plan(int32_t index, MatrixView<const int32_t> expert_ids, int64_t num_requests);
-  void check_planned(int32_t index, MatrixView<const int32_t> expert_ids) const;
+  Demand plan(int32_t index, const MatrixView<const int32_t>& expert_ids, int64_t num_requests);
+  void check_planned(int32_t index, const MatrixView<const int32_t>& expert_ids) const;
   void advance(Layer& layer) const;
   void rescale(Layer& layer) const;
   template <EvictionPolicy kPolicy>
   void count_residents(Layer& layer, VectorView<const int32_t> expert_ids);
   void record_use(int32_t index, int32_t expert);
   void count_prefetch_hit(Layer& layer, int32_t expert);
-  void learn_transitions(int32_t index, MatrixView<const int32_t> expert_ids);
+  void learn_transitions(int32_t index, const MatrixView<const int32_t>& expert_ids);
   void enter(int32_t index, int32_t expert);
   [[nodiscard]] int32_t victim(int32_t index) const;
   [[nodiscard]] static int32_t adaptive_victim(const Layer& layer);

@@ -9,6 +9,7 @@ namespace switchyard {
 
 using cpu::check_range;
 using cpu::refuse;
+using cpu::TokenOutcome;
 
 class MemoryAwareRouter::Implementation {
  public:
@@ -24,14 +25,14 @@ class MemoryAwareRouter::Implementation {
   }
 
   /// Chooses with a preference for residents of `layer`.
-  /// @return whether the experts of a token are known to be all resident.
-  bool choose(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
-              std::span<std::byte> workspace);
+  /// @return what is known of a token's experts; kNotRouted: nothing, nor whether it is a token.
+  TokenOutcome choose(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
+                      std::span<std::byte> workspace);
   /// The same by the way of batches.
   void choose_by_router(int32_t layer, const RoutingInputs& inputs, const RoutingResult& result,
                         std::span<std::byte> workspace);
   /// Serves the choices of `result`.
-  int64_t serve(int32_t layer, const RoutingResult& result, bool all_resident,
+  int64_t serve(int32_t layer, const RoutingResult& result, TokenOutcome outcome,
                 VectorView<PagingRequest> requests);
 
   const MemoryAwareRouterConfig config;
@@ -81,9 +82,10 @@ int64_t MemoryAwareRouter::max_requests(int64_t num_tokens) const {
          2 * int64_t{config().prefetch_budget};
 }
 
-inline bool MemoryAwareRouter::Implementation::choose(int32_t layer, const RoutingInputs& inputs,
-                                                      const RoutingResult& result,
-                                                      std::span<std::byte> workspace) {
+inline TokenOutcome MemoryAwareRouter::Implementation::choose(int32_t layer,
+                                                              const RoutingInputs& inputs,
+                                                              const RoutingResult& result,
+                                                              std::span<std::byte> workspace) {
   if (!inputs.residency.resident_experts.empty()) {
     refuse("inputs.residency.resident_experts has ", inputs.residency.resident_experts.size,
            " elements, must be empty");
@@ -95,12 +97,12 @@ inline bool MemoryAwareRouter::Implementation::choose(int32_t layer, const Routi
     preference.resident_experts = state.resident_flags(layer);
     const ResidencyPreference* const active = preference.is_active() ? &preference : nullptr;
     const auto outcome = cpu::route_token(kernel, config.routing, inputs, result, active);
-    if (outcome != cpu::TokenOutcome::kNotRouted) {
-      return outcome == cpu::TokenOutcome::kRoutedToResidents;
+    if (outcome != TokenOutcome::kNotRouted) {
+      return active != nullptr ? outcome : TokenOutcome::kNotRouted;
     }
   }
   choose_by_router(layer, inputs, result, workspace);
-  return false;
+  return TokenOutcome::kNotRouted;
 }
 
 void MemoryAwareRouter::Implementation::choose_by_router(int32_t layer, const RoutingInputs& inputs,
@@ -113,7 +115,7 @@ void MemoryAwareRouter::Implementation::choose_by_router(int32_t layer, const Ro
 }
 
 inline int64_t MemoryAwareRouter::Implementation::serve(int32_t layer, const RoutingResult& result,
-                                                        bool all_resident,
+                                                        TokenOutcome outcome,
                                                         VectorView<PagingRequest> requests) {
   const MatrixView<int32_t>& ids = result.expert_ids;
   const int32_t top_k = config.routing.top_k;
@@ -121,9 +123,11 @@ inline int64_t MemoryAwareRouter::Implementation::serve(int32_t layer, const Rou
     return cache.serve(layer, {ids.data, ids.rows, top_k, ids.row_stride}, requests);
   }
   const VectorView<const int32_t> token(ids.data, top_k);
-  const bool is_known = all_resident && (requests.size > 0) == (requests.data != nullptr) &&
-                        cache.implementation_->serve_known_residents(layer, token);
-  return is_known ? 0 : cache.serve_token(layer, token, requests);
+  if (outcome == TokenOutcome::kNotRouted || (requests.size > 0) != (requests.data != nullptr)) {
+    return cache.serve_token(layer, token, requests);
+  }
+  return cache.implementation_->serve_known_token(
+      layer, token, outcome == TokenOutcome::kRoutedToResidents, requests);
 }
 
 int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
@@ -134,17 +138,17 @@ int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
   if (requests.size < prefetch_requests) {
     refuse("requests has ", requests.size, " elements, must have at least ", prefetch_requests);
   }
-  const bool all_resident = self.choose(layer, inputs, result, workspace);
+  const TokenOutcome outcome = self.choose(layer, inputs, result, workspace);
   const VectorView<PagingRequest> urgent(requests.data, requests.size - prefetch_requests);
   int64_t written = 0;
   if (self.config.adapts_bonus && self.config.memory_aware) {
     const MemoryMetrics before = self.cache.metrics();
-    written = self.serve(layer, result, all_resident, urgent);
+    written = self.serve(layer, result, outcome, urgent);
     const MemoryMetrics& after = self.cache.metrics();
     self.controller.observe(after.hits - before.hits, after.misses - before.misses);
     self.preference.bonus = self.controller.bonus();
   } else {
-    written = self.serve(layer, result, all_resident, urgent);
+    written = self.serve(layer, result, outcome, urgent);
   }
   if (self.config.prefetch_budget > 0) {
     written += self.cache.prefetch(layer, self.config.prefetch_budget,
