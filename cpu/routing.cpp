@@ -69,8 +69,8 @@ class CpuRouter final : public Router::Implementation {
                                  const RoutingResult& result) const override {
     const bool prefers = inputs.residency.is_active();
     const TokenRouteKernel kernel = prefers ? preferring_kernel_ : token_kernel_;
-    return kernel != nullptr && is_token_call(config, inputs, result) &&
-           is_usual_preference(config, inputs.residency) &&
+    return kernel != nullptr && inputs.logits.dtype == DataType::kFloat32 &&
+           is_token_call(config, inputs, result) && is_usual_preference(config, inputs.residency) &&
            cpu::route_token(kernel, config, inputs, result,
                             prefers ? &inputs.residency : nullptr) != TokenOutcome::kNotRouted;
   }

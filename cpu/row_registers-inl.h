@@ -240,6 +240,12 @@ HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
     return TokenOutcome::kNotRouted;
   }
   const auto denominator = [&]() HWY_ATTR { return row.Denominator(candidates.max, num_experts); };
+  if (task.config->top_k <= 4 && candidates.count <= 8) {
+    const ChoiceTag eight;
+    return RouteCandidates(eight, task, ChoiceLanes(candidates.values),
+                           ChoiceLanes(candidates.experts), ChoiceLanes(candidates.max),
+                           candidates.residents, residents.bonus, denominator);
+  }
   return RouteCandidates(FloatTag(), task, candidates.values, candidates.experts, candidates.max,
                          candidates.residents, residents.bonus, denominator);
 }

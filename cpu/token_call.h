@@ -9,40 +9,47 @@
 
 namespace switchyard::cpu {
 
+/// 0 for a view of one row of `cols` elements. All at once: one branch is better than six.
 template <typename View>
-bool is_token_row(const View& view, int64_t cols) {
-  return (view.rows == 1) & (view.cols == cols) & (view.row_stride >= cols) &
-         (view.data != nullptr);
+int64_t faults_of_row(const View& view, int64_t cols) {
+  return (view.rows ^ 1) | (view.cols ^ cols) | int64_t{view.row_stride < cols} |
+         int64_t{view.data == nullptr};
 }
 
 /// Whether a call routes one token in the form of a TokenTask and nothing about it is refused; its
 /// preference is not looked at.
 inline bool is_token_call(const RouterConfig& config, const RoutingInputs& inputs,
                           const RoutingResult& result) {
-  const int64_t top_k = config.top_k;
   const int64_t not_wanted = inputs.selection_bias.size | inputs.token_mask.size |
                              inputs.expert_mask.size | result.tokens_per_expert.size |
                              result.loss_sums.size | config.num_shared_experts;
   const VectorView<float>& sacrificed = result.sacrificed_mass;
-  return is_token_row(inputs.logits, config.num_experts) & is_token_row(result.expert_ids, top_k) &
-         is_token_row(result.gate_weights, top_k) & (not_wanted == 0) &
-         (inputs.logits.dtype == DataType::kFloat32) &
-         (result.gate_weights.dtype == DataType::kFloat32) &
-         (sacrificed.size == static_cast<int64_t>(sacrificed.data != nullptr));
+  const int64_t faults = not_wanted | faults_of_row(inputs.logits, config.num_experts) |
+                         faults_of_row(result.expert_ids, config.top_k) |
+                         faults_of_row(result.gate_weights, config.top_k) |
+                         int64_t{inputs.logits.dtype != DataType::kFloat32} |
+                         int64_t{result.gate_weights.dtype != DataType::kFloat32} |
+                         (sacrificed.size ^ int64_t{sacrificed.data != nullptr});
+  return faults == 0;
 }
 
 /// Whether a preference is not refused. Without NaN, what is 0 or more has no sign bit: -0 goes the
 /// other way.
 inline bool is_usual_preference(const RouterConfig& config, const ResidencyPreference& residency) {
   constexpr uint32_t kInfinity = 0x7f800000u;
-  const auto bits = [](float value) { return std::bit_cast<uint32_t>(value); };
-  const int64_t size = residency.resident_experts.size;
-  const bool has_mask = (size == config.num_experts) & (residency.resident_experts.data != nullptr);
-  return ((size == 0) | has_mask) & (bits(residency.bonus) <= kInfinity) &
-         (bits(residency.max_swap_loss) <= kInfinity) &
-         (bits(residency.max_sacrificed_share) <= kInfinity) &
-         (residency.bonus_scale <= BonusScale::kSpread) &
-         (static_cast<uint32_t>(residency.num_protected) <= static_cast<uint32_t>(config.top_k));
+  const auto is_no_bound = [](float value) {
+    return int64_t{std::bit_cast<uint32_t>(value) > kInfinity};
+  };
+  const VectorView<const uint8_t>& residents = residency.resident_experts;
+  if (!residents.empty() && (residents.size != config.num_experts || residents.data == nullptr)) {
+    return false;
+  }
+  const int64_t faults = is_no_bound(residency.bonus) | is_no_bound(residency.max_swap_loss) |
+                         is_no_bound(residency.max_sacrificed_share) |
+                         int64_t{residency.bonus_scale > BonusScale::kSpread} |
+                         int64_t{residency.num_protected < 0} |
+                         int64_t{residency.num_protected > config.top_k};
+  return faults == 0;
 }
 
 /// Routes a token whose call is a usual one.
