@@ -16,10 +16,12 @@ class MemoryAwareRouter::Implementation {
   Implementation(const MemoryAwareRouterConfig& router_config, Backend backend)
       : config(router_config),
         router(config.routing, backend, {.num_threads = 1}),
-        kernel(backend == Backend::kCpu ? cpu::best_token_kernel(config.routing, true) : nullptr),
         cache(config.cache, backend),
         controller(config.controller),
         preference(config.preference) {
+    if (backend == Backend::kCpu) {
+      kernels = {cpu::best_token_kernel(config.routing, true), cpu::best_token_widener()};
+    }
     if (config.adapts_bonus) preference.bonus = controller.bonus();
     if (!config.memory_aware) preference.bonus = 0.0f;
   }
@@ -37,7 +39,7 @@ class MemoryAwareRouter::Implementation {
 
   const MemoryAwareRouterConfig config;
   Router router;
-  cpu::TokenRouteKernel kernel;  ///< null: none that knows of residents
+  cpu::TokenKernels kernels;  ///< those that know of residents
   ExpertCache cache;
   BonusController controller;
   ResidencyPreference preference;
@@ -92,11 +94,11 @@ inline TokenOutcome MemoryAwareRouter::Implementation::choose(int32_t layer,
   }
   const ExpertCache::Implementation& state = *cache.implementation_;
   const auto num_layers = static_cast<uint32_t>(state.config.memory.num_layers);
-  if (kernel != nullptr && static_cast<uint32_t>(layer) < num_layers &&
+  if (kernels.route != nullptr && static_cast<uint32_t>(layer) < num_layers &&
       cpu::is_token_call(config.routing, inputs, result)) {
     preference.resident_experts = state.resident_flags(layer);
     const ResidencyPreference* const active = preference.is_active() ? &preference : nullptr;
-    const auto outcome = cpu::route_token(kernel, config.routing, inputs, result, active);
+    const auto outcome = cpu::route_token(kernels, config.routing, inputs, result, active);
     if (outcome != TokenOutcome::kNotRouted) {
       return active != nullptr ? outcome : TokenOutcome::kNotRouted;
     }

@@ -30,7 +30,8 @@ class CpuRouter final : public Router::Implementation {
         team_(threads),
         kernel_(best_route_kernel()),
         token_kernel_(best_token_kernel(router_config, false)),
-        preferring_kernel_(best_token_kernel(router_config, true)) {}
+        preferring_kernel_(best_token_kernel(router_config, true)),
+        widener_(best_token_widener()) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
@@ -68,10 +69,10 @@ class CpuRouter final : public Router::Implementation {
   [[nodiscard]] bool route_token(const RoutingInputs& inputs,
                                  const RoutingResult& result) const override {
     const bool prefers = inputs.residency.is_active();
-    const TokenRouteKernel kernel = prefers ? preferring_kernel_ : token_kernel_;
-    return kernel != nullptr && inputs.logits.dtype == DataType::kFloat32 &&
-           is_token_call(config, inputs, result) && is_usual_preference(config, inputs.residency) &&
-           cpu::route_token(kernel, config, inputs, result,
+    const TokenKernels kernels{prefers ? preferring_kernel_ : token_kernel_, widener_};
+    return kernels.route != nullptr && is_token_call(config, inputs, result) &&
+           is_usual_preference(config, inputs.residency) &&
+           cpu::route_token(kernels, config, inputs, result,
                             prefers ? &inputs.residency : nullptr) != TokenOutcome::kNotRouted;
   }
 
@@ -110,6 +111,7 @@ class CpuRouter final : public Router::Implementation {
   RouteKernel kernel_;
   TokenRouteKernel token_kernel_;
   TokenRouteKernel preferring_kernel_;
+  TokenWidener widener_;
   int64_t tokens_per_task_ = std::max<int64_t>(kLogitsPerTask / config.num_experts, 1);
 };
 

@@ -9,6 +9,19 @@
 
 namespace switchyard::cpu {
 
+/// Writes the only row of `logits`, as float32, to `out`, which has room for kMaxExperts and is
+/// aligned to 64 bytes.
+using TokenWidener = void (*)(const ConstTensorView& logits, float* out);
+
+/// The widener for the best instruction set of this machine that Highway may use now.
+TokenWidener best_token_widener();
+
+/// How a router's tokens are routed.
+struct TokenKernels {
+  TokenRouteKernel route = nullptr;  ///< null: by the way of batches
+  TokenWidener widen = nullptr;
+};
+
 /// 0 for a view of one row of `cols` elements. All at once: one branch is better than six.
 template <typename View>
 int64_t faults_of_row(const View& view, int64_t cols) {
@@ -16,8 +29,8 @@ int64_t faults_of_row(const View& view, int64_t cols) {
          int64_t{view.data == nullptr};
 }
 
-/// Whether a call routes one token in the form of a TokenTask and nothing about it is refused; its
-/// preference is not looked at.
+/// Whether a call routes one token in the form of a TokenTask, but for the logits' type, and
+/// nothing about it is refused; its preference is not looked at.
 inline bool is_token_call(const RouterConfig& config, const RoutingInputs& inputs,
                           const RoutingResult& result) {
   const int64_t not_wanted = inputs.selection_bias.size | inputs.token_mask.size |
@@ -27,7 +40,7 @@ inline bool is_token_call(const RouterConfig& config, const RoutingInputs& input
   const int64_t faults = not_wanted | faults_of_row(inputs.logits, config.num_experts) |
                          faults_of_row(result.expert_ids, config.top_k) |
                          faults_of_row(result.gate_weights, config.top_k) |
-                         int64_t{inputs.logits.dtype != DataType::kFloat32} |
+                         int64_t{inputs.logits.dtype > DataType::kBFloat16} |
                          int64_t{result.gate_weights.dtype != DataType::kFloat32} |
                          (sacrificed.size ^ int64_t{sacrificed.data != nullptr});
   return faults == 0;
@@ -53,16 +66,21 @@ inline bool is_usual_preference(const RouterConfig& config, const ResidencyPrefe
 }
 
 /// Routes a token whose call is a usual one.
-inline TokenOutcome route_token(TokenRouteKernel kernel, const RouterConfig& config,
+inline TokenOutcome route_token(const TokenKernels& kernels, const RouterConfig& config,
                                 const RoutingInputs& inputs, const RoutingResult& result,
                                 const ResidencyPreference* active_residency) {
-  const TokenTask task{&config,
-                       static_cast<const float*>(inputs.logits.data),
-                       result.expert_ids.data,
-                       static_cast<float*>(result.gate_weights.data),
-                       active_residency,
-                       result.sacrificed_mass.data};
-  const TokenOutcome outcome = kernel(task);
+  TokenTask task{&config,
+                 static_cast<const float*>(inputs.logits.data),
+                 result.expert_ids.data,
+                 static_cast<float*>(result.gate_weights.data),
+                 active_residency,
+                 result.sacrificed_mass.data};
+  alignas(64) float widened[kMaxExperts];
+  if (inputs.logits.dtype != DataType::kFloat32) {
+    kernels.widen(inputs.logits, widened);
+    task.logits = widened;
+  }
+  const TokenOutcome outcome = kernels.route(task);
   if (outcome == TokenOutcome::kNotRouted) return outcome;
   if (result.num_degenerate_rows != nullptr) *result.num_degenerate_rows = 0;
   if (active_residency == nullptr && result.sacrificed_mass.data != nullptr) {

@@ -1,5 +1,6 @@
 // The router's kernels for single tokens, compiled once for every instruction set.
 #include "cpu/routing_task.h"
+#include "cpu/token_call.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/token_kernels.cpp"
@@ -21,6 +22,29 @@ TokenRouteKernel TokenKernelFor(const RouterConfig& config, bool prefers_residen
   return is_short && !prefers_residents ? &RouteTokenByShortcut : nullptr;
 }
 
+// In whole vectors where that can be: what is stored in pieces delays the loads that follow.
+void WidenToken(const ConstTensorView& logits, float* HWY_RESTRICT out) {
+  const auto num_experts = static_cast<size_t>(logits.cols);
+  switch (logits.dtype) {
+    case DataType::kFloat32:
+      return WidenRow(logits.as<float>().data, num_experts, nullptr, out);
+    case DataType::kFloat16:
+      return WidenRow(logits.as<Float16>().data, num_experts, nullptr, out);
+    case DataType::kBFloat16:
+      break;
+  }
+#if SWITCHYARD_ROW_REGISTERS
+  const auto* const row = static_cast<const std::byte*>(logits.data);
+  for (size_t i = 0; i < num_experts; i += kLanes) {
+    const auto present = static_cast<__mmask16>(FirstBits(num_experts - i));
+    const __m256i bits = _mm256_maskz_loadu_epi16(present, row + i * sizeof(BFloat16));
+    _mm512_store_si512(out + i, _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+#else
+  WidenRow(logits.as<BFloat16>().data, num_experts, nullptr, out);
+#endif
+}
+
 }  // namespace switchyard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -28,10 +52,16 @@ HWY_AFTER_NAMESPACE();
 namespace switchyard::cpu {
 
 HWY_EXPORT(TokenKernelFor);
+HWY_EXPORT(WidenToken);
 
 TokenRouteKernel best_token_kernel(const RouterConfig& config, bool prefers_residents) {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   return HWY_DYNAMIC_DISPATCH(TokenKernelFor)(config, prefers_residents);
+}
+
+TokenWidener best_token_widener() {
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  return &HWY_DYNAMIC_DISPATCH(WidenToken);
 }
 
 }  // namespace switchyard::cpu

@@ -23,6 +23,7 @@ struct Token {
   std::vector<uint8_t> residents;
   std::vector<float> logits;
   bool wants_sacrifice = false;
+  DataType dtype = DataType::kFloat32;
 };
 
 struct Routed {
@@ -43,7 +44,18 @@ Routed route(const Router& router, const Token& token) {
   std::vector<float> weights(out.expert_ids.size());
   float sacrifice = 0.0f;
   RoutingInputs inputs;
+  std::vector<BFloat16> bfloats;
+  std::vector<Float16> halves;
+  for (const float x : token.logits) {
+    bfloats.push_back(to_bfloat16(x));
+    halves.push_back(to_float16(x));
+  }
   inputs.logits = MatrixView<const float>(token.logits.data(), 1, num_experts);
+  if (token.dtype == DataType::kBFloat16) {
+    inputs.logits = MatrixView<const BFloat16>(bfloats.data(), 1, num_experts);
+  } else if (token.dtype == DataType::kFloat16) {
+    inputs.logits = MatrixView<const Float16>(halves.data(), 1, num_experts);
+  }
   inputs.residency = token.preference;
   inputs.residency.resident_experts = {token.residents.data(),
                                        static_cast<int64_t>(token.residents.size())};
@@ -90,7 +102,10 @@ RouterConfig random_config(RandomStream& random) {
 }
 
 Token random_token(RandomStream& random, const RouterConfig& config) {
+  constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kFloat32, DataType::kFloat16,
+                                 DataType::kBFloat16};
   Token token{config, {}, {}, random_logits(random, config.num_experts)};
+  token.dtype = random.pick(kTypes);
   if (random.chance(25)) return token;
   const int percent = static_cast<int>(random.below(101));
   for (int32_t expert = 0; expert < config.num_experts; ++expert) {
