@@ -31,7 +31,7 @@ class CpuRouter final : public Router::Implementation {
         kernel_(best_route_kernel()),
         token_kernel_(best_token_kernel(router_config, false)),
         preferring_kernel_(best_token_kernel(router_config, true)),
-        widener_(best_token_widener()) {}
+        narrow_kernel_(best_narrow_token_kernel()) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
@@ -69,7 +69,7 @@ class CpuRouter final : public Router::Implementation {
   [[nodiscard]] bool route_token(const RoutingInputs& inputs,
                                  const RoutingResult& result) const override {
     const bool prefers = inputs.residency.is_active();
-    const TokenKernels kernels{prefers ? preferring_kernel_ : token_kernel_, widener_};
+    const TokenKernels kernels{prefers ? preferring_kernel_ : token_kernel_, narrow_kernel_};
     return kernels.route != nullptr && is_token_call(config, inputs, result) &&
            is_usual_preference(config, inputs.residency) &&
            cpu::route_token(kernels, config, inputs, result,
@@ -111,7 +111,7 @@ class CpuRouter final : public Router::Implementation {
   RouteKernel kernel_;
   TokenRouteKernel token_kernel_;
   TokenRouteKernel preferring_kernel_;
-  TokenWidener widener_;
+  NarrowTokenRouteKernel narrow_kernel_;
   int64_t tokens_per_task_ = std::max<int64_t>(kLogitsPerTask / config.num_experts, 1);
 };
 

@@ -9,17 +9,17 @@
 
 namespace switchyard::cpu {
 
-/// Writes the only row of `logits`, as float32, to `out`, which has room for kMaxExperts and is
-/// aligned to 64 bytes.
-using TokenWidener = void (*)(const ConstTensorView& logits, float* out);
+/// Routes a token by `route` after its logits, of another type, have been widened.
+using NarrowTokenRouteKernel = TokenOutcome (*)(TokenRouteKernel route, const TokenTask& task,
+                                                const ConstTensorView& logits);
 
-/// The widener for the best instruction set of this machine that Highway may use now.
-TokenWidener best_token_widener();
+/// The kernel for the best instruction set of this machine that Highway may use now.
+NarrowTokenRouteKernel best_narrow_token_kernel();
 
 /// How a router's tokens are routed.
 struct TokenKernels {
   TokenRouteKernel route = nullptr;  ///< null: by the way of batches
-  TokenWidener widen = nullptr;
+  NarrowTokenRouteKernel route_narrow = nullptr;
 };
 
 /// 0 for a view of one row of `cols` elements. All at once: one branch is better than six.
@@ -69,18 +69,15 @@ inline bool is_usual_preference(const RouterConfig& config, const ResidencyPrefe
 inline TokenOutcome route_token(const TokenKernels& kernels, const RouterConfig& config,
                                 const RoutingInputs& inputs, const RoutingResult& result,
                                 const ResidencyPreference* active_residency) {
-  TokenTask task{&config,
-                 static_cast<const float*>(inputs.logits.data),
-                 result.expert_ids.data,
-                 static_cast<float*>(result.gate_weights.data),
-                 active_residency,
-                 result.sacrificed_mass.data};
-  alignas(64) float widened[kMaxExperts];
-  if (inputs.logits.dtype != DataType::kFloat32) {
-    kernels.widen(inputs.logits, widened);
-    task.logits = widened;
-  }
-  const TokenOutcome outcome = kernels.route(task);
+  const bool is_wide = inputs.logits.dtype == DataType::kFloat32;
+  const TokenTask task{&config,
+                       is_wide ? static_cast<const float*>(inputs.logits.data) : nullptr,
+                       result.expert_ids.data,
+                       static_cast<float*>(result.gate_weights.data),
+                       active_residency,
+                       result.sacrificed_mass.data};
+  const TokenOutcome outcome =
+      is_wide ? kernels.route(task) : kernels.route_narrow(kernels.route, task, inputs.logits);
   if (outcome == TokenOutcome::kNotRouted) return outcome;
   if (result.num_degenerate_rows != nullptr) *result.num_degenerate_rows = 0;
   if (active_residency == nullptr && result.sacrificed_mass.data != nullptr) {

@@ -23,7 +23,7 @@ TokenRouteKernel TokenKernelFor(const RouterConfig& config, bool prefers_residen
 }
 
 // In whole vectors where that can be: what is stored in pieces delays the loads that follow.
-void WidenToken(const ConstTensorView& logits, float* HWY_RESTRICT out) {
+HWY_INLINE void WidenToken(const ConstTensorView& logits, float* HWY_RESTRICT out) {
   const auto num_experts = static_cast<size_t>(logits.cols);
   switch (logits.dtype) {
     case DataType::kFloat32:
@@ -45,6 +45,15 @@ void WidenToken(const ConstTensorView& logits, float* HWY_RESTRICT out) {
 #endif
 }
 
+TokenOutcome RouteNarrowToken(TokenRouteKernel route, const TokenTask& task,
+                              const ConstTensorView& logits) {
+  HWY_ALIGN float widened[kMaxExperts];
+  WidenToken(logits, widened);
+  TokenTask wide = task;
+  wide.logits = widened;
+  return route(wide);
+}
+
 }  // namespace switchyard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -52,16 +61,16 @@ HWY_AFTER_NAMESPACE();
 namespace switchyard::cpu {
 
 HWY_EXPORT(TokenKernelFor);
-HWY_EXPORT(WidenToken);
+HWY_EXPORT(RouteNarrowToken);
 
 TokenRouteKernel best_token_kernel(const RouterConfig& config, bool prefers_residents) {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   return HWY_DYNAMIC_DISPATCH(TokenKernelFor)(config, prefers_residents);
 }
 
-TokenWidener best_token_widener() {
+NarrowTokenRouteKernel best_narrow_token_kernel() {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  return &HWY_DYNAMIC_DISPATCH(WidenToken);
+  return &HWY_DYNAMIC_DISPATCH(RouteNarrowToken);
 }
 
 }  // namespace switchyard::cpu
