@@ -22,6 +22,7 @@ struct PerfOptions {
   int64_t threads = 1;
   int64_t ranks_per_thread = 1;
   int64_t timeout_s = 0;  ///< of a wait; 0: the communicator's own
+  int64_t staging_bytes = -1;  ///< a rank's; -1: the communicator's own
   int64_t average = 1;    ///< over ranks: 0 rank 0's, 1 mean, 2 least, 3 most
   bool blocking = false;
   bool cpu_time = false;

@@ -22,6 +22,7 @@ namespace {
 CommunicatorOptions communicator_options(const PerfOptions& options) {
   CommunicatorOptions made;
   if (options.timeout_s > 0) made.timeout_ms = options.timeout_s * 1000;
+  if (options.staging_bytes >= 0) made.staging_bytes = options.staging_bytes;
   return made;
 }
 
