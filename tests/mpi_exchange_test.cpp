@@ -37,6 +37,17 @@ TEST(MpiExchange, TakesAsManyTurnsAsItNeeds) {
   }
 }
 
+TEST(MpiExchange, ShowsLongTurnsPastTheCaches) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  ExchangeCase exchange_case{
+      .placement = ExpertPlacement::contiguous(8, communicator->size()),
+      .num_tokens = std::vector<int64_t>(static_cast<std::size_t>(communicator->size()), 1),
+      .hidden_size = 1001,
+      .only_expert = 7};
+  exchange_case.num_tokens[0] = 600;
+  check_exchange(*communicator, exchange_case);
+}
+
 TEST(MpiExchange, RefusesOtherStagingOnEveryRank) {
   const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
   const int last = communicator->size() - 1;
