@@ -49,7 +49,8 @@ struct CombineRows {
 /// processes of one host other rows are shown in shared memory, CommunicatorOptions::staging_bytes
 /// at a time; between hosts they are messages. On host transports a refused argument is refused on
 /// every rank alike, before any row is sent; NCCL compares configurations and plans, and leaves the
-/// arguments of a dispatch or combine to each rank. What fails in a transport ends the communicator; see Communicator.
+/// arguments of a dispatch or combine to each rank. What fails in a transport ends the
+/// communicator; see Communicator.
 class ExpertExchange {
  public:
   /// Collective: the ranks compare their configurations.

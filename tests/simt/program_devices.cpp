@@ -5,7 +5,7 @@
 
 namespace {
 
-[[maybe_unused]] const bool has_devices = [] {
+[[maybe_unused]] const bool kHasDevices = [] {
   const char* const devices = std::getenv("SIMT_DEVICES");
   switchyard::simt::settings().num_devices =
       devices == nullptr ? switchyard::simt::kMaxDevices : std::atoi(devices);
