@@ -16,6 +16,7 @@
 #include "bench/perf_ranks.h"
 #include "bench/perf_table.h"
 #include "bench/perf_values.h"
+#include "bench/rank_memory.h"
 #include "switchyard/errors.h"
 #ifdef SWITCHYARD_MPI
 #include "bench/raw_alltoallv.h"
@@ -43,12 +44,12 @@ double seconds(bool cpu_time) {
 class Rank {
  public:
   Rank(Communicator& communicator, const Options& options)
-      : communicator_(communicator), options_(options), size_(communicator.size()) {
-    // Not zeroed: pages are touched where elements are written.
-    capacity_ = options.max_bytes;
-    sent_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(capacity_));
-    received_ = std::make_unique<std::byte[]>(static_cast<std::size_t>(capacity_));
-  }
+      : communicator_(communicator),
+        options_(options),
+        size_(communicator.size()),
+        stream_(communicator.backend()),
+        sent_(options.max_bytes, communicator.backend()),
+        received_(options.max_bytes, communicator.backend()) {}
 
   /// @return equal on every rank but for what -a says of times.
   PerfResult measure(const ElementType& type, int64_t bytes) {
@@ -59,9 +60,9 @@ class Rank {
     result.bytes = count * size_ * type.size;
     result.type = type.name;
     block_bytes_ = count * type.size;
-    fill_elements({sent_.get(), static_cast<std::size_t>(result.bytes)}, type.size,
-                  communicator_.rank(), 0, 0);
+    fill_sent(result.bytes, type.size, 0);
     for (int64_t i = 0; i < options_.warmup; ++i) exchange();
+    wait();
     double raw_s = 0;
     const double mine_s = options_.raw ? time_beside_raw(raw_s) : time_calls();
     result.time_us = 1e6 * combine(gather_values(communicator_, mine_s), options_.average);
@@ -77,11 +78,22 @@ class Rank {
 
  private:
   void exchange() {
-    communicator_.start_equal_all_to_all(
-        "alltoall_perf", MatrixView<const std::byte>(sent_.get(), size_, block_bytes_),
-        MatrixView<std::byte>(received_.get(), size_, block_bytes_), 1);  // a row for each rank
-    communicator_.finish_all_to_all();
-    if (options_.blocking) communicator_.barrier("-z");
+    communicator_.start_equal_all_to_all("alltoall_perf", sent_.matrix(size_, block_bytes_),
+                                         received_.matrix(size_, block_bytes_), 1,
+                                         stream_.view());  // a row for each rank
+    communicator_.finish_all_to_all(stream_.view());
+    if (!options_.blocking) return;
+    wait();
+    communicator_.barrier("-z");
+  }
+
+  /// Until a GPU is done.
+  void wait() { communicator_.wait("alltoall_perf", stream_.view()); }
+
+  void fill_sent(int64_t num_bytes, int64_t element_bytes, int64_t repetition) {
+    sent_.fill_with(num_bytes, [&](std::span<std::byte> out) {
+      fill_elements(out, element_bytes, communicator_.rank(), repetition, 0);
+    });
   }
 
   /// Seconds a call.
@@ -89,6 +101,7 @@ class Rank {
     communicator_.barrier("start");
     const double start = seconds(options_.cpu_time);
     for (int64_t i = 0; i < options_.iterations * options_.aggregated; ++i) exchange();
+    wait();
     return (seconds(options_.cpu_time) - start) /
            static_cast<double>(options_.iterations * options_.aggregated);
   }
@@ -97,7 +110,7 @@ class Rank {
   double time_beside_raw(double& raw) {
     std::function<void()> call;
 #ifdef SWITCHYARD_MPI
-    call = raw_alltoallv(sent_.get(), received_.get(), block_bytes_, static_cast<int>(size_));
+    call = raw_alltoallv(sent_.data(), received_.data(), block_bytes_, static_cast<int>(size_));
 #endif
     std::vector<double> mine;
     std::vector<double> theirs;
@@ -120,12 +133,14 @@ class Rank {
   int64_t check(const ElementType& type, int64_t count) {
     int64_t wrong = 0;
     const auto block = static_cast<std::size_t>(count * type.size);
+    std::vector<std::byte> memory;
     for (int64_t repetition = 1; repetition <= options_.checks; ++repetition) {
-      fill_elements({sent_.get(), block * static_cast<std::size_t>(size_)}, type.size,
-                    communicator_.rank(), repetition, 0);
+      fill_sent(size_ * block_bytes_, type.size, repetition);
       exchange();
+      wait();
+      const std::span<const std::byte> received = received_.on_host(size_ * block_bytes_, memory);
       for (int source = 0; source < communicator_.size(); ++source) {
-        wrong += count_wrong({received_.get() + static_cast<std::size_t>(source) * block, block},
+        wrong += count_wrong(received.subspan(static_cast<std::size_t>(source) * block, block),
                              type.size, source, repetition, communicator_.rank() * count);
       }
     }
@@ -139,9 +154,9 @@ class Rank {
   Communicator& communicator_;
   const Options& options_;
   int64_t size_;
-  int64_t capacity_ = 0;
-  std::unique_ptr<std::byte[]> sent_;
-  std::unique_ptr<std::byte[]> received_;
+  RankStream stream_;
+  RankMemory sent_;
+  RankMemory received_;
   int64_t block_bytes_ = 0;
 };
 

@@ -162,6 +162,11 @@ void add_options(CLI::App& app, MoeOptions& options) {
   app.add_option("--block-rows", options.block_rows, "alignment of each expert's rows");
   app.add_flag("--private-rows", options.private_rows,
                "expert rows in each rank's own memory, not in memory that processes share");
+  app.add_option_function<std::string>(
+         "--staging",
+         [&options](const std::string& text) { options.staging_bytes = parse_bytes(text); },
+         "memory of a rank that such rows go through; 0: they are messages")
+      ->type_name("BYTES");
   app.add_flag("--deduplicate", options.deduplicate, "a token travels once to a rank");
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "bench/median.h"
 #include "bench/perf_ranks.h"
@@ -27,6 +28,8 @@ MoeRank::MoeRank(Communicator& communicator, const MoeOptions& options, const Mo
       choices_(choices),
       dtype_(element_type(options.element)),
       row_bytes_(options.hidden * size_of(dtype_)),
+      backend_(communicator.backend()),
+      stream_(backend_),
       exchange_(
           {.placement = ExpertPlacement::contiguous(choices.num_experts(), communicator.size()),
            .top_k = choices.top_k(),
@@ -35,7 +38,7 @@ MoeRank::MoeRank(Communicator& communicator, const MoeOptions& options, const Mo
            .deduplicate = options.deduplicate},
           communicator, {.num_threads = 1}),
       plan_(exchange_.make_plan()),
-      plan_workspace_(exchange_.plan_workspace_bytes()) {}
+      plan_workspace_(exchange_.plan_workspace_bytes(), backend_) {}
 
 MoeResult MoeRank::measure(int64_t num_tokens) {
   prepare(num_tokens);
@@ -72,19 +75,30 @@ MoeResult MoeRank::measure(int64_t num_tokens) {
   return result;
 }
 
+void MoeRank::replace(RankMemory& memory, RankMemory fresh) {
+  // To release a GPU's memory waits for all work on it, which may be that of a rank who waits for
+  // this one, where they share the GPU.
+  if (backend_ == Backend::kCuda) retired_.push_back(std::move(memory));
+  memory = std::move(fresh);
+}
+
 void MoeRank::prepare(int64_t num_tokens) {
   num_tokens_ = num_tokens;
   ids_ = choices_.tokens(communicator_.rank() * num_tokens, num_tokens);
   weights_.assign(ids_.size(), 1.0f / static_cast<float>(choices_.top_k()));
-  tokens_ = Buffer<std::byte>(num_tokens * row_bytes_);
-  combined_ = Buffer<std::byte>(num_tokens * row_bytes_);
-  const TensorView rows{tokens_.data(), dtype_, num_tokens, options_.hidden, options_.hidden};
-  for (int64_t token = 0; token < num_tokens; ++token) {
-    for (int64_t i = 0; i < options_.hidden; ++i) {
-      set_element(rows, token, i,
-                  static_cast<float>((token * 31 + i * 7 + communicator_.rank()) % 251 - 125));
+  replace(rank_ids_, RankMemory(ids_, backend_));
+  replace(rank_weights_, RankMemory(weights_, backend_));
+  replace(tokens_, RankMemory(num_tokens * row_bytes_, backend_));
+  replace(combined_, RankMemory(num_tokens * row_bytes_, backend_));
+  tokens_.fill_with(tokens_.size(), [&](std::span<std::byte> memory) {
+    const TensorView rows{memory.data(), dtype_, num_tokens, options_.hidden, options_.hidden};
+    for (int64_t token = 0; token < num_tokens; ++token) {
+      for (int64_t i = 0; i < options_.hidden; ++i) {
+        set_element(rows, token, i,
+                    static_cast<float>((token * 31 + i * 7 + communicator_.rank()) % 251 - 125));
+      }
     }
-  }
+  });
   make_plan();
   const int64_t num_rows = plan_.num_expert_rows();
   expert_rows_ = {};
@@ -93,21 +107,24 @@ void MoeRank::prepare(int64_t num_tokens) {
         communicator_.allocate_shared("rows", std::max<int64_t>(1, num_rows * row_bytes_));
   }
   if (expert_rows_.empty()) {
-    private_rows_ = Buffer<std::byte>(num_rows * row_bytes_);
+    replace(private_rows_, RankMemory(num_rows * row_bytes_, backend_));
     expert_rows_ = private_rows_.bytes();
   }
-  workspace_ = Buffer<std::byte>(
-      std::max(exchange_.dispatch_workspace_bytes(plan_, row_bytes_),
-               exchange_.combine_workspace_bytes(plan_, options_.hidden, dtype_)));
+  replace(workspace_,
+          RankMemory(std::max(exchange_.dispatch_workspace_bytes(plan_, row_bytes_),
+                              exchange_.combine_workspace_bytes(plan_, options_.hidden, dtype_)),
+                     backend_));
   const AllToAllCounts back = plan_.combine_counts();
   const int64_t received = back.send_offsets[communicator_.size()];
   const int64_t sent = back.recv_offsets[communicator_.size()];
-  raw_from_ = Buffer<std::byte>(sent * row_bytes_);
-  raw_to_ = Buffer<std::byte>(std::max(sent, received) * row_bytes_);
+  replace(raw_from_, RankMemory(sent * row_bytes_, backend_));
+  replace(raw_to_, RankMemory(std::max(sent, received) * row_bytes_, backend_));
   // Touched, so that no measurement finds fresh pages.
-  std::fill(raw_from_.begin(), raw_from_.end(), std::byte{1});
-  std::fill(raw_to_.begin(), raw_to_.end(), std::byte{2});
-  std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{3});
+  raw_from_.fill(std::byte{1});
+  raw_to_.fill(std::byte{2});
+  if (backend_ == Backend::kCpu) {
+    std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{3});
+  }
 #ifdef SWITCHYARD_MPI
   if (std::string(communicator_.transport()) == "mpi") {
     raw_call_ = raw_alltoallv(raw_from_.data(), raw_to_.data(), back.inverse(), row_bytes_);
@@ -116,15 +133,16 @@ void MoeRank::prepare(int64_t num_tokens) {
 }
 
 void MoeRank::make_plan() {
-  exchange_.plan({ids_.data(), num_tokens_, choices_.top_k()}, plan_, plan_workspace_.bytes());
+  exchange_.plan({rank_ids_.as<int32_t>(), num_tokens_, choices_.top_k()}, plan_,
+                 plan_workspace_.bytes(), stream_.view());
 }
 
 void MoeRank::dispatch() {
   exchange_.start_dispatch(plan_,
-                           {std::as_const(tokens_).matrix(num_tokens_, row_bytes_),
+                           {tokens_.matrix(num_tokens_, row_bytes_),
                             {expert_rows_.data(), plan_.num_expert_rows(), row_bytes_}},
-                           {}, workspace_.bytes());
-  exchange_.finish_dispatch();
+                           {}, workspace_.bytes(), stream_.view());
+  exchange_.finish_dispatch(stream_.view());
 }
 
 void MoeRank::combine() {
@@ -133,9 +151,10 @@ void MoeRank::combine() {
   const TensorView tokens{combined_.data(), dtype_, num_tokens_, options_.hidden, options_.hidden};
   exchange_.start_combine(
       plan_,
-      {answers, MatrixView<const float>(weights_.data(), num_tokens_, choices_.top_k()), tokens},
-      workspace_.bytes());
-  exchange_.finish_combine();
+      {answers, MatrixView<const float>(rank_weights_.as<float>(), num_tokens_, choices_.top_k()),
+       tokens},
+      workspace_.bytes(), stream_.view());
+  exchange_.finish_combine(stream_.view());
 }
 
 void MoeRank::raw() {
@@ -144,12 +163,15 @@ void MoeRank::raw() {
   const int64_t sent = counts.send_offsets[communicator_.size()];
   const int64_t received = counts.recv_offsets[communicator_.size()];
   communicator_.start_all_to_all(
-      "raw", {std::as_const(raw_from_).matrix(sent, row_bytes_), {}, counts.send_offsets},
-      {raw_to_.matrix(received, row_bytes_), counts.recv_offsets, {}, {}});
-  communicator_.finish_all_to_all();
+      "raw", {raw_from_.matrix(sent, row_bytes_), {}, counts.send_offsets},
+      {raw_to_.matrix(received, row_bytes_), counts.recv_offsets, {}, {}}, stream_.view());
+  communicator_.finish_all_to_all(stream_.view());
 }
 
 void MoeRank::copy() {
+  if (backend_ == Backend::kCuda) {
+    return copy_on_gpu(raw_to_.data(), raw_from_.data(), raw_from_.size(), stream_.view());
+  }
   std::memcpy(raw_to_.data(), raw_from_.data(), static_cast<std::size_t>(raw_from_.size()));
 }
 
@@ -172,6 +194,7 @@ double MoeRank::time(Work work) {
     default:
       copy();
   }
+  wait();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -201,17 +224,18 @@ std::optional<LinkCost> MoeRank::link(int64_t bytes_per_rank) {
   if (size == 1) return std::nullopt;
   std::vector<ExchangeTiming> timings;
   const int64_t least = std::max<int64_t>(1 << 16, bytes_per_rank / 8);
+  replace(link_from_, RankMemory(16 * least, backend_));
+  replace(link_to_, RankMemory(16 * least, backend_));
   for (int64_t bytes = least; bytes <= 16 * least; bytes *= 2) {
-    const Buffer<std::byte> from(bytes);
-    Buffer<std::byte> to(bytes);
     const int64_t block = bytes / size;
     std::vector<double> times;
     for (int i = 0; i < 7; ++i) {
       communicator_.barrier("fit");
       const auto start = std::chrono::steady_clock::now();
-      communicator_.start_equal_all_to_all("fit", from.matrix(size, block), to.matrix(size, block),
-                                           1);
-      communicator_.finish_all_to_all();
+      communicator_.start_equal_all_to_all("fit", link_from_.matrix(size, block),
+                                           link_to_.matrix(size, block), 1, stream_.view());
+      communicator_.finish_all_to_all(stream_.view());
+      wait();
       times.push_back(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
@@ -225,14 +249,21 @@ std::optional<LinkCost> MoeRank::link(int64_t bytes_per_rank) {
 }
 
 int64_t MoeRank::count_wrong() {
-  std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{0});
-  std::fill(combined_.begin(), combined_.end(), std::byte{0});
+  if (backend_ == Backend::kCpu) {
+    std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{0});
+  } else {
+    private_rows_.fill(std::byte{0});
+  }
+  combined_.fill(std::byte{0});
   dispatch();
   combine();
-  const ConstTensorView tokens{tokens_.data(), dtype_, num_tokens_, options_.hidden,
-                               options_.hidden};
-  const ConstTensorView combined{combined_.data(), dtype_, num_tokens_, options_.hidden,
-                                 options_.hidden};
+  wait();
+  std::vector<std::byte> token_memory;
+  std::vector<std::byte> combined_memory;
+  const ConstTensorView tokens{tokens_.on_host(tokens_.size(), token_memory).data(), dtype_,
+                               num_tokens_, options_.hidden, options_.hidden};
+  const ConstTensorView combined{combined_.on_host(combined_.size(), combined_memory).data(),
+                                 dtype_, num_tokens_, options_.hidden, options_.hidden};
   std::vector<float> expected_row(1);
   const TensorView rounded{expected_row.data(), dtype_, 1, 1, 1};
   int64_t wrong = 0;

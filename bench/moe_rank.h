@@ -12,7 +12,7 @@
 
 #include "bench/moe_choices.h"
 #include "bench/perf_options.h"
-#include "switchyard/buffer.h"
+#include "bench/rank_memory.h"
 #include "switchyard/exchange_cost.h"
 #include "switchyard/expert_exchange.h"
 #include "switchyard/traffic.h"
@@ -65,12 +65,15 @@ class MoeRank {
 
  private:
   void prepare(int64_t num_tokens);
+  void replace(RankMemory& memory, RankMemory fresh);
   void make_plan();
   void dispatch();
   void combine();
   /// The transport's own: contiguous rows, as many from and to every rank as a dispatch has.
   void raw();
   void copy();
+  /// Until a GPU is done.
+  void wait() { communicator_.wait("moe_perf", stream_.view()); }
   /// Seconds from a common start to this rank's end.
   double time(Work work);
   /// Of each iteration, the time of the rank that took longest.
@@ -89,19 +92,26 @@ class MoeRank {
   const MoeChoices& choices_;
   DataType dtype_;
   int64_t row_bytes_;
+  Backend backend_;
+  RankStream stream_;
   ExpertExchange exchange_;
   AllToAllPlan plan_;
   int64_t num_tokens_ = 0;
   std::vector<int32_t> ids_;
   std::vector<float> weights_;
-  Buffer<std::byte> tokens_;
-  Buffer<std::byte> combined_;
-  Buffer<std::byte> private_rows_;
+  RankMemory rank_ids_;
+  RankMemory rank_weights_;
+  RankMemory tokens_;
+  RankMemory combined_;
+  RankMemory private_rows_;
   std::span<std::byte> expert_rows_;
-  Buffer<std::byte> plan_workspace_;
-  Buffer<std::byte> workspace_;
-  Buffer<std::byte> raw_from_;
-  Buffer<std::byte> raw_to_;
+  RankMemory plan_workspace_;
+  RankMemory workspace_;
+  RankMemory raw_from_;
+  RankMemory raw_to_;
+  RankMemory link_from_;
+  RankMemory link_to_;
+  std::vector<RankMemory> retired_;
   std::function<void()> raw_call_;
 };
 

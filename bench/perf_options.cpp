@@ -98,7 +98,8 @@ void add_perf_options(CLI::App& app, PerfOptions& options) {
   app.add_option("-c,--check", options.checks, "calls whose result is checked, of each size")
       ->check(counted);
   app.add_option("-d,--datatype", options.datatype, "of the elements, or all");
-  app.add_option("-t,--nthreads", options.threads, "threads that are ranks; in_process only")
+  app.add_option("-t,--nthreads", options.threads,
+                 "threads that are ranks, where processes are not")
       ->check(counted);
   app.add_option("-g,--ngpus", options.ranks_per_thread, "as many ranks for each of -t")
       ->check(counted);
@@ -111,8 +112,9 @@ void add_perf_options(CLI::App& app, PerfOptions& options) {
       ->check(CLI::Range(0, 3));
   app.add_option("-J,--output_file", options.json_path, "JSON file for the results");
   app.add_option("--transport", options.transport,
-                 "in_process or mpi; default: mpi where a launcher of MPI's started this")
-      ->check(CLI::IsMember({"in_process", "mpi"}));
+                 "in_process, mpi, or nccl, whose ranks have a GPU each and are threads or MPI's "
+                 "processes; default: mpi where a launcher of MPI's started this")
+      ->check(CLI::IsMember({"in_process", "mpi", "nccl"}));
   app.add_option("--min-bandwidth", options.min_bandwidth,
                  "fail where the mean bus bandwidth is below 0.9 of this, GB/s");
   add_ignored(app, "-o,--op", "reduction");

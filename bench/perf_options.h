@@ -21,12 +21,13 @@ struct PerfOptions {
   std::string datatype = "float";
   int64_t threads = 1;
   int64_t ranks_per_thread = 1;
-  int64_t timeout_s = 0;  ///< of a wait; 0: the communicator's own
-  int64_t average = 1;    ///< over ranks: 0 rank 0's, 1 mean, 2 least, 3 most
+  int64_t timeout_s = 0;       ///< of a wait; 0: the communicator's own
+  int64_t staging_bytes = -1;  ///< a rank's; -1: the communicator's own
+  int64_t average = 1;         ///< over ranks: 0 rank 0's, 1 mean, 2 least, 3 most
   bool blocking = false;
   bool cpu_time = false;
   std::string json_path;
-  std::string transport;  ///< "in_process", "mpi", or empty for what the launcher suggests
+  std::string transport;  ///< "in_process", "mpi", "nccl", or empty for what the launcher suggests
   double min_bandwidth = 0;
 
   /// The sizes of a sweep, in bytes.

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 
+#include "bench/gpus.h"
 #include "switchyard/errors.h"
 #include "switchyard/in_process_communicator.h"
 #ifdef SWITCHYARD_MPI
@@ -22,6 +24,7 @@ namespace {
 CommunicatorOptions communicator_options(const PerfOptions& options) {
   CommunicatorOptions made;
   if (options.timeout_s > 0) made.timeout_ms = options.timeout_s * 1000;
+  if (options.staging_bytes >= 0) made.staging_bytes = options.staging_bytes;
   return made;
 }
 
@@ -52,8 +55,19 @@ bool PerfProcess::is_first() const { return true; }
 PerfProcess::~PerfProcess() = default;
 
 void PerfProcess::run(const PerfOptions& options, const std::function<void(Communicator&)>& body) {
-  const bool uses_mpi =
-      options.transport.empty() ? runtime_ != nullptr : options.transport == "mpi";
+  if (options.transport == "nccl") {
+    // A process without a GPU must not leave the others waiting, who may have one.
+    if (!runtime_) check_gpus();
+    return run_on_host(options, runtime_ != nullptr, [&](Communicator& bootstrap) {
+      run_on_gpu(bootstrap, communicator_options(options), body);
+    });
+  }
+  run_on_host(options, options.transport.empty() ? runtime_ != nullptr : options.transport == "mpi",
+              body);
+}
+
+void PerfProcess::run_on_host(const PerfOptions& options, bool uses_mpi,
+                              const std::function<void(Communicator&)>& body) {
   if (!uses_mpi) {
 #ifdef SWITCHYARD_MPI
     if (runtime_ && runtime_->size() > 1) {
@@ -80,15 +94,23 @@ std::vector<PerfDevice> gather_devices(Communicator& communicator) {
   struct Fixed {
     int64_t process_id = 0;
     char host[64] = "";
+    int64_t index = 0;
+    char name[64] = "host memory";
   };
   Fixed mine;
   mine.process_id = ::getpid();
   ::gethostname(mine.host, sizeof(mine.host) - 1);
+  if (communicator.backend() == Backend::kCuda) {
+    const GpuPlace place = current_gpu();
+    mine.index = place.index;
+    std::snprintf(mine.name, sizeof(mine.name), "%s", place.name.c_str());
+  }
   std::vector<Fixed> all(static_cast<std::size_t>(communicator.size()));
   communicator.all_gather("devices", std::as_bytes(std::span(&mine, 1)),
                           std::as_writable_bytes(std::span(all)));
   std::vector<PerfDevice> devices;
-  for (const Fixed& device : all) devices.push_back({device.process_id, device.host});
+  for (const Fixed& device : all)
+    devices.push_back({device.process_id, device.host, device.index, device.name});
   return devices;
 }
 

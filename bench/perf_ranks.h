@@ -33,6 +33,9 @@ class PerfProcess {
   void run(const PerfOptions& options, const std::function<void(Communicator&)>& body);
 
  private:
+  void run_on_host(const PerfOptions& options, bool uses_mpi,
+                   const std::function<void(Communicator&)>& body);
+
   std::unique_ptr<MpiRuntime> runtime_;
 };
 
@@ -40,6 +43,8 @@ class PerfProcess {
 struct PerfDevice {
   int64_t process_id = 0;
   std::string host;
+  int64_t index = 0;
+  std::string name;  ///< of the GPU, or "host memory"
 };
 
 /// Of all ranks, on each.

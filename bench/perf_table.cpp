@@ -65,14 +65,15 @@ PerfTable::PerfTable(std::string program, const PerfOptions& options, const std:
   nlohmann::json json_devices = nlohmann::json::array();
   for (std::size_t rank = 0; rank < devices.size(); ++rank) {
     const PerfDevice& device = devices[rank];
-    std::printf("#  Rank %2zu Group  0 Pid %6lld on %10s device  0 [host memory]\n", rank,
-                static_cast<long long>(device.process_id), device.host.c_str());
+    std::printf("#  Rank %2zu Group  0 Pid %6lld on %10s device %2lld [%s]\n", rank,
+                static_cast<long long>(device.process_id), device.host.c_str(),
+                static_cast<long long>(device.index), device.name.c_str());
     json_devices.push_back({{"rank", rank},
                             {"group", 0},
                             {"pid", device.process_id},
                             {"hostname", device.host},
-                            {"device", 0},
-                            {"device_name", "host memory"}});
+                            {"device", device.index},
+                            {"device_name", device.name}});
   }
   std::printf("#\n");
   print_titles(shows_raw_);

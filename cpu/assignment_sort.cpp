@@ -42,6 +42,7 @@ struct Scratch {
   Scratch(WorkspaceParts& parts, const PermutationConfig& config, int64_t num_tokens, int num_tasks)
       : results(parts.take<TaskResult>(num_tasks)),
         next(parts.take<int64_t>(num_tasks * config.num_local())),
+        other_counts(parts.take<int64_t>(num_tasks * config.num_local())),
         row_ends(parts.take<int64_t>(config.num_local())) {
     if (!drops_by_weight(config)) return;
     ties_left = parts.take<int64_t>(num_tasks * config.num_local());
@@ -50,9 +51,10 @@ struct Scratch {
     keys = parts.take<uint32_t>(num_tokens * config.top_k);
   }
 
-  TaskResult* results;  // [tasks]
-  int64_t* next;        // [tasks][experts] assignments counted, then where the next one goes
-  int64_t* row_ends;    // [experts] end of the rows that hold assignments
+  TaskResult* results;    // [tasks]
+  int64_t* next;          // [tasks][experts] assignments counted, then where the next one goes
+  int64_t* other_counts;  // [tasks][experts]
+  int64_t* row_ends;      // [experts] end of the rows that hold assignments
 
   // To drop by weight: keys grouped by expert, dropped ones included.
   int64_t* ties_left = nullptr;     // [tasks][experts] equal to the cutoff and still kept
@@ -127,19 +129,29 @@ class AssignmentSort {
     return weight_key(widen(gate_weights_.as<BFloat16>().row(token)[slot]));
   }
 
+  /// In two tables, so that a counter is seldom wanted again before it is written.
   void count(int64_t begin, int64_t end, int task) const {
-    int64_t* counts = scratch_.next + task * num_experts_;
+    int64_t* const counts = scratch_.next + task * num_experts_;
+    int64_t* const others = scratch_.other_counts + task * num_experts_;
     std::fill_n(counts, num_experts_, 0);
-    bool saw_unknown_id = false;
-    for (int64_t token = begin; token < end; ++token) {
-      const int32_t* ids = expert_ids_.row(token);
-      for (int32_t slot = 0; slot < config_.top_k; ++slot) {
-        saw_unknown_id |= ids[slot] < -1 || ids[slot] >= config_.num_experts;
-        const uint32_t expert = local(ids[slot]);
-        if (is_local(expert)) ++counts[expert];
+    std::fill_n(others, num_experts_, 0);
+    const auto first_local = static_cast<uint32_t>(config_.first_local_expert);
+    const auto num_local = static_cast<uint32_t>(num_experts_);
+    uint32_t largest = 0;  // of what is one more than an id, so that -1 comes before all
+    const auto add = [&](int64_t* table, int32_t id) {
+      const auto bits = static_cast<uint32_t>(id);
+      largest = std::max(largest, bits + 1);
+      if (bits - first_local < num_local) ++table[bits - first_local];
+    };
+    for_runs(begin, end, [&](const int32_t* ids, int64_t count, int64_t) {
+      for (int64_t i = 0; i + 1 < count; i += 2) {
+        add(counts, ids[i]);
+        add(others, ids[i + 1]);
       }
-    }
-    scratch_.results[task] = {0, saw_unknown_id};
+      if (count % 2 != 0) add(counts, ids[count - 1]);
+    });
+    for (int64_t expert = 0; expert < num_experts_; ++expert) counts[expert] += others[expert];
+    scratch_.results[task] = {0, largest > static_cast<uint32_t>(config_.num_experts)};
   }
 
   /// Gives every expert its rows, and every task the row where it starts in them.
@@ -221,8 +233,44 @@ class AssignmentSort {
     });
   }
 
+  /// Calls body(ids, count, first assignment) for runs of assignments that lie side by side.
+  template <typename Body>
+  void for_runs(int64_t begin, int64_t end, const Body& body) const {
+    const int64_t top_k = config_.top_k;
+    const bool is_dense =
+        expert_ids_.row_stride == top_k && out_.assignment_to_row.row_stride == top_k;
+    const int64_t step = is_dense ? std::max<int64_t>(1, end - begin) : 1;
+    for (int64_t token = begin; token < end; token += step) {
+      body(expert_ids_.row(token), step * top_k, token * top_k);
+    }
+  }
+
+  /// Where nothing is dropped. What the loop uses is in locals: its stores might change anything
+  /// else, which would be read anew for each assignment.
+  void place_everything(int64_t begin, int64_t end, int task) const {
+    int64_t* const next = scratch_.next + task * num_experts_;
+    int64_t* const row_to_assignment = out_.row_to_assignment.data;
+    const auto first_local = static_cast<uint32_t>(config_.first_local_expert);
+    const auto num_local = static_cast<uint32_t>(num_experts_);
+    for_runs(begin, end, [=, this](const int32_t* ids, int64_t count, int64_t first) {
+      int64_t* const rows = out_.assignment_to_row.row(first / config_.top_k);
+      for (int64_t i = 0; i < count; ++i) {
+        const uint32_t expert = static_cast<uint32_t>(ids[i]) - first_local;
+        if (expert < num_local) {
+          const int64_t row = next[expert]++;
+          rows[i] = row;
+          row_to_assignment[row] = first + i;
+        } else {
+          rows[i] = -1;
+        }
+      }
+    });
+    scratch_.results[task].fully_dropped_tokens = 0;
+  }
+
   template <Drop kDrop>
   void place(int64_t begin, int64_t end, int task) const {
+    if constexpr (kDrop == Drop::kNone) return place_everything(begin, end, task);
     int64_t* next = scratch_.next + task * num_experts_;
     int64_t fully_dropped = 0;
     for (int64_t token = begin; token < end; ++token) {

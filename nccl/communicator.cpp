@@ -2,6 +2,7 @@
 #include "switchyard/communicator.h"
 
 #include "nccl/refuse.h"
+#include "nccl/staging.h"
 
 namespace switchyard {
 
@@ -104,7 +105,12 @@ Communicator::Communicator(int rank, int size, Backend backend, const Communicat
   if (options.timeout_ms < 1) {
     refuse("timeout_ms is ", options.timeout_ms, ", must be 1 or more");
   }
+  if (options.staging_bytes < 0) {
+    refuse("staging_bytes is ", options.staging_bytes, ", must be 0 or more");
+  }
 }
+
+Communicator::~Communicator() = default;
 
 void Communicator::check_idle(const char* phase) const {
   if (!failure_.empty()) {
@@ -221,6 +227,14 @@ void Communicator::give_back() {
   if (state_ != State::kLending) refuse("give_back comes without a lend");
   guard([&] { do_give_back(phase_.c_str()); });
   state_ = State::kIdle;
+}
+
+nccl::Staging* Communicator::staging(const char* phase) {
+  if (!has_tried_staging_) {
+    staging_ = nccl::Staging::make(*this, phase);
+    has_tried_staging_ = true;
+  }
+  return staging_.get();
 }
 
 void Communicator::do_start_equal(const char* phase, const SentRows& sent,

@@ -2,17 +2,17 @@
 #include <algorithm>
 #include <cstring>
 
+#include "nccl/exchange_checks.h"
 #include "nccl/expert_exchange.h"
 #include "nccl/refuse.h"
-#include "switchyard/workspace_parts.h"
 
 namespace switchyard {
 
+using nccl::check_workspace;
 using nccl::refuse;
+using nccl::WorkspaceParts;
 
 namespace {
-
-using WorkspaceParts = AlignedParts<16>;
 
 constexpr const char* kDispatch = "dispatch";
 constexpr const char* kCombine = "combine";
@@ -23,43 +23,8 @@ MatrixView<const std::byte> bytes_of(const ConstTensorView& tensor) {
           tensor.row_stride * element};
 }
 
-template <typename View>
-void check_rows(const char* name, const View& view, int64_t min_rows, int64_t max_rows) {
-  if (view.rows < min_rows || view.rows > max_rows) {
-    refuse(name, " has ", view.rows, " rows, must have ", min_rows,
-           max_rows == min_rows ? "" : " or more");
-  }
-  if (view.cols < 0 || view.row_stride < view.cols) {
-    refuse(name, " has ", view.cols, " columns at row_stride ", view.row_stride,
-           ", must have 0 or more within the stride");
-  }
-  if (view.data == nullptr && view.rows > 0 && view.cols > 0) refuse(name, " is a null pointer");
-}
-
-constexpr int64_t kAnyRows = INT64_MAX;
-
-void check_dispatch_rows(const char* tokens, const char* expert_rows, const DispatchRows& rows,
-                         const AllToAllPlan::State& state) {
-  check_rows(tokens, rows.tokens, state.num_tokens, state.num_tokens);
-  check_rows(expert_rows, rows.expert_rows, state.layout.expert_offsets.back(), kAnyRows);
-  if (rows.expert_rows.cols != rows.tokens.cols) {
-    refuse(expert_rows, " has ", rows.expert_rows.cols, " bytes a row, must have ",
-           rows.tokens.cols);
-  }
-}
-
 bool is_given(const DispatchRows& rows) {
   return rows.tokens.cols != 0 || rows.expert_rows.cols != 0;
-}
-
-void check_workspace(std::span<std::byte> workspace, int64_t needed) {
-  if (static_cast<int64_t>(workspace.size()) < needed) {
-    refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
-  }
-  const auto address = reinterpret_cast<uintptr_t>(workspace.data());
-  if (needed > 0 && address % WorkspaceParts::kAlignment != 0) {
-    refuse("workspace is not aligned to ", WorkspaceParts::kAlignment, " bytes");
-  }
 }
 
 /// Rows between the experts'.
@@ -125,7 +90,7 @@ ExpertExchange::Implementation::Scratch ExpertExchange::Implementation::cut(
   }
   if (trips) {
     scratch.arrived = parts.take<std::byte>(state.trips_received.total() * row_bytes);
-  } else if (goes_out ? way == Way::kContiguous : way != Way::kLent) {
+  } else if (goes_out ? way == Way::kContiguous : travels(way)) {
     const int64_t rows = goes_out ? received.total() : sorter_.sizes(state.num_tokens).num_rows;
     scratch.arrived = parts.take<std::byte>(rows * row_bytes);
   }
@@ -146,13 +111,17 @@ bool ExpertExchange::Implementation::may_be_lent(MatrixView<const std::byte> row
   return communicator_.can_lend({rows.data, static_cast<std::size_t>(rows.rows * rows.row_stride)});
 }
 
-ExpertExchange::Implementation::Way ExpertExchange::Implementation::agreed_way(
-    std::size_t told) const {
+ExpertExchange::Implementation::Way ExpertExchange::Implementation::agreed_way(const char* phase,
+                                                                               std::size_t told,
+                                                                               int64_t row_bytes) {
   if (!agrees_on_calls()) return plain_way_;
+  bool are_lent = true;
   for (int rank = 0; rank < communicator_.size(); ++rank) {
-    if (call_agreement_.told(rank, told) == 0) return plain_way_;
+    are_lent = are_lent && call_agreement_.told(rank, told) != 0;
   }
-  return Way::kLent;
+  if (are_lent) return Way::kLent;
+  staging_ = staged_ ? communicator_.staging(phase) : nullptr;
+  return staging_ != nullptr && staged_->fit(*staging_, row_bytes) ? Way::kStaged : plain_way_;
 }
 
 void ExpertExchange::Implementation::fill_addresses(const AllToAllPlan::State& state,
@@ -180,9 +149,9 @@ void ExpertExchange::Implementation::start_dispatch(const AllToAllPlan::State& s
                                                     StreamView stream) {
   const std::string refusal = refusal_of([&] {
     check_state(state);
-    check_dispatch_rows("rows.tokens", "rows.expert_rows", rows, state);
+    nccl::check_dispatch_rows("rows.tokens", "rows.expert_rows", rows, state);
     if (is_given(scales)) {
-      check_dispatch_rows("scales.tokens", "scales.expert_rows", scales, state);
+      nccl::check_dispatch_rows("scales.tokens", "scales.expert_rows", scales, state);
     }
     check_workspace(
         workspace, workspace_bytes(Phase::kDispatch, state, rows.tokens.cols + scales.tokens.cols));
@@ -196,7 +165,7 @@ void ExpertExchange::Implementation::start_dispatch(const AllToAllPlan::State& s
                           may_be_lent(rows.expert_rows) && may_be_lent(scales.expert_rows)},
                          refusal);
   }
-  way_ = agreed_way(2);
+  way_ = agreed_way(kDispatch, 2, std::max(rows.tokens.cols, scales.tokens.cols));
   state_ = &state;
   dispatched_ = rows;
   memory_ = workspace.data();
@@ -238,6 +207,7 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
     // At once: what is lent until later could be gone by then, where an exception ends its owner.
     return communicator_.give_back();
   }
+  if (way_ == Way::kStaged) return;  // when it arrives
   const AllToAllCounts counts = makes_trips(way_)
                                     ? nccl::counts_of(state.trips_sent, state.trips_received)
                                     : nccl::counts_of(state.layout.sent, state.layout.received);
@@ -270,6 +240,7 @@ void ExpertExchange::Implementation::send_rows(const DispatchRows& rows, std::si
 void ExpertExchange::Implementation::arrive_rows(const DispatchRows& rows, std::byte* memory,
                                                  StreamView stream) {
   if (way_ == Way::kLent) return;
+  if (way_ == Way::kStaged) return staged_->dispatch(*state_, rows, *staging_, kDispatch);
   communicator_.finish_all_to_all(stream);
   if (!unpacks(way_)) return;
   const AllToAllPlan::State& state = *state_;
@@ -298,20 +269,7 @@ void ExpertExchange::Implementation::start_combine(const AllToAllPlan::State& st
   const MatrixView<const std::byte> answers = bytes_of(rows.expert_rows);
   const std::string refusal = refusal_of([&] {
     check_state(state);
-    check_rows("expert_rows", rows.expert_rows, state.layout.expert_offsets.back(), kAnyRows);
-    check_rows("tokens", rows.tokens, state.num_tokens, state.num_tokens);
-    if (rows.tokens.cols != rows.expert_rows.cols) {
-      refuse("tokens has ", rows.tokens.cols, " columns, must have ", rows.expert_rows.cols);
-    }
-    if (rows.gate_weights.data != nullptr || rows.gate_weights.rows != 0) {
-      check_rows("gate_weights", rows.gate_weights, state.num_tokens, state.num_tokens);
-      if (rows.gate_weights.cols != config.top_k) {
-        refuse("gate_weights has ", rows.gate_weights.cols, " columns, must have ", config.top_k);
-      }
-      if (rows.gate_weights.dtype == DataType::kFloat16) {
-        refuse("gate_weights are F16, must be F32 or BF16");
-      }
-    }
+    nccl::check_combine_rows(rows, state, config.top_k);
     check_workspace(workspace, workspace_bytes(Phase::kCombine, state, answers.cols));
   });
   if (agrees_on_calls()) {
@@ -322,7 +280,7 @@ void ExpertExchange::Implementation::start_combine(const AllToAllPlan::State& st
          {"the type of expert_rows", static_cast<int64_t>(rows.expert_rows.dtype)}},
         {answers.row_stride, may_be_lent(answers)}, refusal);
   }
-  way_ = agreed_way(1);
+  way_ = agreed_way(kCombine, 1, answers.cols);
   state_ = &state;
   combined_ = rows;
   memory_ = workspace.data();
@@ -344,6 +302,7 @@ void ExpertExchange::Implementation::send_answers(const MatrixView<const std::by
                            stream);
     return communicator_.give_back();
   }
+  if (way_ == Way::kStaged) return;
   const AllToAllCounts counts = nccl::counts_of(state.layout.sent, state.layout.received).inverse();
   const int64_t num_sent = counts.send_offsets[communicator_.size()];
   SentRows sent{answers, {}, counts.send_offsets};
@@ -378,6 +337,7 @@ void ExpertExchange::Implementation::finish_combine(StreamView stream) {
 
 void ExpertExchange::Implementation::take_answers(StreamView stream) {
   if (way_ == Way::kLent) return;
+  if (way_ == Way::kStaged) return staged_->combine(*state_, combined_, *staging_, kCombine);
   communicator_.finish_all_to_all(stream);
   const ConstTensorView& rows = combined_.expert_rows;
   const Scratch scratch =

@@ -70,7 +70,8 @@ ExpertExchangeConfig agreed(const ExpertExchangeConfig& config, Communicator& co
        {"capacity.rows", config.capacity.rows},
        {"the fingerprint of capacity.factor", static_cast<int64_t>(factor.value())},
        {"deduplicate", config.deduplicate ? 1 : 0},
-       {"max_expert_rows", config.max_expert_rows}},
+       {"max_expert_rows", config.max_expert_rows},
+       {"the communicator's staging_bytes", communicator.options().staging_bytes}},
       {}, refusal);
   return config;
 }
@@ -100,6 +101,10 @@ ExpertExchange::Implementation::Implementation(const ExpertExchangeConfig& excha
   for (int32_t rank = 0; rank < config.placement.num_ranks(); ++rank) {
     slot_ranks_.insert(slot_ranks_.end(),
                        static_cast<std::size_t>(config.placement.num_slots_of(rank)), rank);
+  }
+  if (plain_way_ == Way::kScattered && backend() == Backend::kCpu) {
+    staged_.emplace(config.placement, sorter_, communicator.rank(), config.top_k,
+                    config.max_tokens);
   }
   if (!config.placement.slots_are_experts() || config.deduplicate) {
     assigner_.emplace(config.placement, config.top_k, backend(), threads);

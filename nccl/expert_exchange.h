@@ -1,4 +1,4 @@
-// How the exchange is carried out, by the three ways in which transports move rows.
+// How the exchange is carried out, by the ways in which transports move rows.
 #pragma once
 
 #include <optional>
@@ -6,6 +6,7 @@
 
 #include "nccl/agreement.h"
 #include "nccl/all_to_all_plan.h"
+#include "nccl/staged_moves.h"
 #include "switchyard/expert_exchange.h"
 #include "switchyard/slot_assigner.h"
 
@@ -40,6 +41,7 @@ class ExpertExchange::Implementation {
   /// How rows get from rank to rank.
   enum class Way {
     kLent,        ///< written and read where they lie on the other rank
+    kStaged,      ///< shown in memory that ranks share, and taken from there
     kScattered,   ///< taken from where they lie and put where they belong by the transport
     kContiguous,  ///< packed, moved and unpacked
   };
@@ -53,8 +55,10 @@ class ExpertExchange::Implementation {
     int64_t bytes = 0;
   };
 
-  /// Whether a token travels once to a rank; where ranks lend memory nothing travels.
-  [[nodiscard]] bool makes_trips(Way way) const { return config.deduplicate && way != Way::kLent; }
+  /// Whether rows are messages of the transport's.
+  [[nodiscard]] static bool travels(Way way) { return way != Way::kLent && way != Way::kStaged; }
+  /// Whether a token travels once to a rank.
+  [[nodiscard]] bool makes_trips(Way way) const { return config.deduplicate && travels(way); }
   /// Whether rows arrive where they do not belong.
   [[nodiscard]] bool unpacks(Way way) const { return makes_trips(way) || way == Way::kContiguous; }
   [[nodiscard]] Backend backend() const { return communicator_.backend(); }
@@ -79,7 +83,8 @@ class ExpertExchange::Implementation {
   [[nodiscard]] bool may_be_lent(MatrixView<const std::byte> rows) const;
   /// The way of this call, once all have told whether their rows may be lent.
   /// @param told  which of the numbers told says so.
-  [[nodiscard]] Way agreed_way(std::size_t told) const;
+  /// @param row_bytes  of the longest kind of rows.
+  [[nodiscard]] Way agreed_way(const char* phase, std::size_t told, int64_t row_bytes);
   [[nodiscard]] int64_t rows_memory_bytes(const AllToAllPlan::State& state,
                                           int64_t row_bytes) const;
   /// @param told  which of the numbers told in the call's agreement is a rank's row stride.
@@ -109,6 +114,7 @@ class ExpertExchange::Implementation {
   Permuter arrivals_;    // rows received to expert rows
   Permuter departures_;  // expert rows to rows sent back
   Permuter trips_;       // tokens to the rows of their trips
+  std::optional<nccl::StagedMoves> staged_;
   nccl::Agreement plan_agreement_;
   nccl::Agreement call_agreement_;
   int64_t num_plans_ = 0;
@@ -116,6 +122,7 @@ class ExpertExchange::Implementation {
   // What is under way.
   Phase phase_ = Phase::kIdle;
   Way way_;
+  nccl::Staging* staging_ = nullptr;
   const AllToAllPlan::State* state_ = nullptr;
   DispatchRows dispatched_;
   CombineRows combined_;

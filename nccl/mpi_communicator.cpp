@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "nccl/mpi_batch.h"
@@ -103,8 +104,9 @@ class MpiCommunicator final : public Communicator {
 
   void do_finish(const char* phase, const SentRows&, const ReceivedRows&, StreamView) override {
     watched(phase, [&] {
+      // Peers may need this processor to come so far: a look that gives it away costs least here.
+      check_for_strays(std::exchange(row_tag_before_, row_tag_));
       watch_->wait(moving_->bulk, [this](const MpiCompletion& done) { take(done); });
-      check_for_strays();
     });
     is_exchanging_ = false;
   }
@@ -182,6 +184,7 @@ class MpiCommunicator final : public Communicator {
     gathered_bytes_ = mine.size();
     post_gather(mine, all);
     if (!mine.empty()) std::memcpy(slot(all, rank()).data(), mine.data(), mine.size());
+    check_for_strays(row_tag_before_);
     const auto take_done = [this](const MpiCompletion& done) { take(done); };
     watch_->wait(moving_->headers, take_done);
     const std::size_t inlined = std::min(mine.size(), kMaxInlineBytes);
@@ -191,7 +194,7 @@ class MpiCommunicator final : public Communicator {
     }
     watch_->wait(moving_->bulk, take_done);
     // Rows that nobody expected have come before their sender's part of this.
-    check_for_strays();
+    check_for_strays(std::exchange(row_tag_before_, 0));
   }
 
   void post_gather(std::span<const std::byte> mine, std::span<std::byte> all) {
@@ -322,12 +325,12 @@ class MpiCommunicator final : public Communicator {
     message.unpack();
   }
 
-  /// Rows that came from a peer of which this rank expected none.
-  void check_for_strays() const {
-    if (row_tag_ == 0) return;
+  /// Rows of an exchange that is over, from a peer of which this rank expected none.
+  void check_for_strays(int row_tag) const {
+    if (row_tag == 0) return;
     int is_here = 0;
     MPI_Status status;
-    check_mpi(rank(), MPI_Iprobe(MPI_ANY_SOURCE, row_tag_, comm_, &is_here, &status));
+    check_mpi(rank(), MPI_Iprobe(MPI_ANY_SOURCE, row_tag, comm_, &is_here, &status));
     if (is_here == 0) return;
     MPI_Count count = 0;
     MPI_Get_elements_x(&status, MPI_BYTE, &count);
@@ -352,7 +355,8 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Moving> moving_;
   std::size_t gathered_bytes_ = 0;
   int64_t row_bytes_ = 0;
-  int row_tag_ = 0;  // of the last exchange; 0: there was none
+  int row_tag_ = 0;         // of the last exchange
+  int row_tag_before_ = 0;  // of one whose strays are not looked for yet; 0: there is none
   bool is_exchanging_ = false;
   bool has_failed_ = false;
   nccl::SharedAllocations shared_;

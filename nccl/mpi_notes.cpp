@@ -1,7 +1,6 @@
 #include "nccl/mpi_notes.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "nccl/fingerprint.h"
 #include "nccl/mpi_tags.h"
@@ -12,7 +11,7 @@ namespace {
 /// As much as fits, ended by a zero.
 template <std::size_t kSize>
 void copy_text(char (&to)[kSize], std::string_view from) {
-  std::memcpy(to, from.data(), std::min(from.size(), kSize - 1));
+  std::copy_n(from.begin(), std::min(from.size(), kSize - 1), to);
 }
 
 }  // namespace

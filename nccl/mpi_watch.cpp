@@ -16,6 +16,8 @@ using Milliseconds = MpiWatch::Milliseconds;
 constexpr int kPollsOfManyRanks = 64;
 constexpr int kPollsOfFewRanks = 100'000;
 constexpr int kPollsPerLook = 16;  // at notes and the clock
+// A rank that was away for longer may have been given up.
+constexpr Milliseconds kLongAway{1};
 // Until a waiting rank tells its peers where it is.
 constexpr Milliseconds kPatience{50};
 // For what is on its way from a peer that has gone on.
@@ -46,12 +48,13 @@ const MpiCall& MpiWatch::begin(MpiCall::Kind kind, const char* phase) {
 void MpiWatch::wait(MpiBatch& batch, const std::function<void(const MpiCompletion&)>& take) {
   const Clock::time_point begin = Clock::now();
   bool has_told = false;
-  look_at_notes();
+  if (begin > last_wait_ + kLongAway) look_at_notes();
   for (int64_t polls = 1;; ++polls) {
     for (const MpiCompletion& done : batch.test()) take(done);
     if (batch.is_done()) {
       // A group that has failed works no more, even where all has come without a wait.
       if (polls == 1) look_at_notes();
+      last_wait_ = Clock::now();
       return;
     }
     if (polls % kPollsPerLook == 0) {

@@ -72,8 +72,9 @@ class MpiWatch {
   std::vector<Peer> peers_;
   int64_t polls_before_yield_;
   MpiCall call_;
-  bool any_news_ = false;  // of peers that may be elsewhere
-  bool was_told_ = false;  // of the failure, by a peer
+  Clock::time_point last_wait_{};  // when it ended
+  bool any_news_ = false;          // of peers that may be elsewhere
+  bool was_told_ = false;          // of the failure, by a peer
 };
 
 }  // namespace switchyard::nccl

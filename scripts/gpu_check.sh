@@ -65,12 +65,13 @@ if command -v ninja >/dev/null; then generator=(-G Ninja); fi
 cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_CUDA=ON \
   -DCMAKE_CUDA_ARCHITECTURES="$capability-real" -DSWITCHYARD_WERROR=OFF \
   ${dependencies:+-DCMAKE_PREFIX_PATH="$dependencies/usr"}
+programs=(gpu_bench switchyard alltoall_perf moe_perf)
 cuda_tests=$(sed -n 's/^ *cuda_suite(\([a-z_]*\).*/\1/p' tests/CMakeLists.txt)
 if ! grep -q '^SWITCHYARD_NCCL_LIBRARY:.*=/' "$build/CMakeCache.txt"; then
   cuda_tests=${cuda_tests/cuda_nccl_test/}
 fi
 # shellcheck disable=SC2086  # a list of words
-cmake --build "$build" --parallel "$(nproc)" --target $cuda_tests gpu_bench switchyard
+cmake --build "$build" --parallel "$(nproc)" --target $cuda_tests "${programs[@]}"
 
 mkdir -p "$results"
 slug=$(tr -cs '[:alnum:]' '-' <<<"${gpu,,}" | sed 's/^-*//; s/-*$//')
@@ -131,5 +132,29 @@ if ((quick)); then shapes=("--models=deepseek-v3,128:8" "--tokens=1,256,16384" -
     python3 bench/torch_gpu_routing.py "$bin/gpu_bench"
   fi
 } | tee -a "$out"
+
+# Over NCCL, one rank, and several on one GPU where NCCL lets them.
+over_nccl() { # program arguments…
+  local log status=0
+  log=$(mktemp)
+  "$bin/$1" --transport nccl "${@:2}" >"$log" 2>&1 || status=$?
+  {
+    printf '\n```text\n$ %s --transport nccl%s\n' "$1" "$(printf ' %s' "${@:2}")"
+    cat "$log"
+    printf '```\n'
+  } | tee -a "$out"
+  rm -f "$log"
+  return "$status"
+}
+if [[ $cuda_tests == *cuda_nccl_test* ]]; then
+  printf '\n## Ranks over NCCL\n' | tee -a "$out"
+  over_nccl alltoall_perf -b 1K -e 64M -f 8 || failed=1
+  over_nccl moe_perf --model deepseek-v3 --hidden 7168 --tokens 128,4096 || failed=1
+  export NCCL_MULTI_RANK_GPU_ENABLE=1 NCCL_MAX_CTAS=4
+  # Exit code 2: this NCCL is older than 2.30, which the program says.
+  over_nccl alltoall_perf -t 2 -b 1K -e 64M -f 8 || (($? == 2)) || failed=1
+  over_nccl moe_perf -t 2 --model deepseek-v3 --hidden 7168 --tokens 128,4096 ||
+    (($? == 2)) || failed=1
+fi
 echo "Written: $out"
 exit "$failed"

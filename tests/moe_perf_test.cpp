@@ -79,6 +79,7 @@ TEST(MoePerf, RefusesWithOneLine) {
   refuses("--dtype int8", "--dtype is 'int8'");
   refuses("--zipf -1", "--zipf is -1");
   refuses("--block-rows 0", "block_rows is 0");
+  refuses("--staging much", "'much' is no number of bytes");
   refuses("--fast", "--fast");
 }
 
@@ -104,6 +105,10 @@ TEST(MoePerf, RunsOverMpi) {
                2);
   expect_right(run_moe_perf("--model olmoe --hidden 300 -n 2 --tokens 40,9 --deduplicate "
                             "--private-rows",
+                            SWITCHYARD_MPIRUN " -n 2"),
+               2);
+  expect_right(run_moe_perf("--model olmoe --hidden 300 -n 2 --tokens 40,9 --private-rows "
+                            "--staging 0",
                             SWITCHYARD_MPIRUN " -n 2"),
                2);
 }

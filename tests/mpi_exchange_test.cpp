@@ -19,6 +19,53 @@ TEST(MpiExchange, GivesTheBitsOfOneRank) {
   }
 }
 
+TEST(MpiExchange, SendsMessagesWhereNothingIsStaged) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000, .staging_bytes = 0});
+  for (const ExchangeCase& exchange_case : exchange_cases(communicator->size())) {
+    check_exchange(*communicator, exchange_case);
+  }
+}
+
+TEST(MpiExchange, TakesAsManyTurnsAsItNeeds) {
+  // The least has room for some of the cases' rows; the others are messages.
+  for (const int64_t staging_bytes : {1024, 4096, 16384}) {
+    const auto communicator =
+        make_mpi_world_communicator({.timeout_ms = 20'000, .staging_bytes = staging_bytes});
+    for (const ExchangeCase& exchange_case : exchange_cases(communicator->size())) {
+      check_exchange(*communicator, exchange_case);
+    }
+  }
+}
+
+TEST(MpiExchange, ShowsLongTurnsPastTheCaches) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  ExchangeCase exchange_case{
+      .placement = ExpertPlacement::contiguous(8, communicator->size()),
+      .num_tokens = std::vector<int64_t>(static_cast<std::size_t>(communicator->size()), 1),
+      .hidden_size = 1001,
+      .only_expert = 7};
+  exchange_case.num_tokens[0] = 600;
+  check_exchange(*communicator, exchange_case);
+}
+
+TEST(MpiExchange, RefusesOtherStagingOnEveryRank) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  const int last = communicator->size() - 1;
+  if (last == 0) GTEST_SKIP() << "one rank has nobody to disagree with";
+  const auto other = make_mpi_world_communicator(
+      {.timeout_ms = 20'000, .staging_bytes = communicator->rank() == last ? 128 : 64});
+  try {
+    const ExpertExchange exchange(
+        {.placement = ExpertPlacement::contiguous(4, other->size()), .top_k = 1, .max_tokens = 1},
+        *other);
+    FAIL() << "staging_bytes of 64 and 128 were taken";
+  } catch (const InvalidArgument& error) {
+    EXPECT_EQ(error.what(), "configure, rank " + std::to_string(last) +
+                                ": the communicator's staging_bytes is 128, expected 64 as on "
+                                "rank 0");
+  }
+}
+
 TEST(MpiExchange, RefusesAnotherConfigurationOnEveryRank) {
   const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
   if (communicator->size() == 1) GTEST_SKIP() << "one rank has nobody to disagree with";
@@ -63,6 +110,7 @@ TEST(MpiSharedMemory, IsWhatMayBeLent) {
   std::vector<std::byte*> all(size);
   EXPECT_THROW(communicator->lend("test", &private_memory, all), InvalidArgument);
   EXPECT_THROW(static_cast<void>(communicator->allocate_shared("test", 0)), InvalidArgument);
+  EXPECT_THROW(make_mpi_world_communicator({.staging_bytes = -1}), InvalidArgument);
 
   const auto rank = static_cast<std::size_t>(communicator->rank());
   communicator->lend("test", second.data() + 1, all);

@@ -12,6 +12,7 @@
 
 #include "nccl/mpi_header.h"
 #include "switchyard/errors.h"
+#include "switchyard/expert_exchange.h"
 #include "switchyard/mpi_communicator.h"
 
 namespace switchyard::test {
@@ -98,6 +99,31 @@ const std::map<std::string, Mode>& modes() {
          communicator.barrier("plan");
          if (is_last(communicator)) std::raise(SIGKILL);
          communicator.barrier("dispatch");
+       }},
+      {"killed_exchanging",  // rows that lie in its own memory, in many turns
+       [](Communicator& communicator) {
+         constexpr int64_t kTokens = 64;
+         constexpr int64_t kRowBytes = 64 << 10;
+         ExpertExchange exchange(
+             {.placement = ExpertPlacement::contiguous(communicator.size(), communicator.size()),
+              .top_k = 1,
+              .max_tokens = kTokens},
+             communicator);
+         AllToAllPlan plan = exchange.make_plan();
+         std::vector<int32_t> ids;
+         for (int32_t i = 0; i < kTokens; ++i) ids.push_back(i % communicator.size());
+         std::vector<std::byte> workspace(
+             static_cast<std::size_t>(exchange.plan_workspace_bytes()));
+         exchange.plan({ids.data(), kTokens, 1}, plan, workspace);
+         const std::vector<std::byte> tokens(kTokens * kRowBytes);
+         std::vector<std::byte> expert_rows(kTokens * kRowBytes);
+         workspace.resize(
+             static_cast<std::size_t>(exchange.dispatch_workspace_bytes(plan, kRowBytes)));
+         exchange.start_dispatch(
+             plan, {{tokens.data(), kTokens, kRowBytes}, {expert_rows.data(), kTokens, kRowBytes}},
+             {}, workspace);
+         if (is_last(communicator)) std::raise(SIGKILL);
+         exchange.finish_dispatch();
        }},
       {"late",
        [](Communicator& communicator) {

@@ -77,6 +77,12 @@ TEST(MpiFaults, ARankKilledBeforeAGatherIsNamed) {
   expect_contains(told, "peer 3, dispatch: not there in time; 4 ranks expected, 3 came");
 }
 
+TEST(MpiFaults, ARankKilledAmidADispatchIsNamed) {
+  const auto told = run_ranks(4, "killed_exchanging");
+  expect_failures(told, 3, kLate);
+  expect_contains(told, "peer 3, dispatch: not there in time; 4 ranks expected, 3 came");
+}
+
 TEST(MpiFaults, ALateRankIsNamed) {
   const auto told = run_ranks(3, "late");
   expect_failures(told, 3, 2 * kTimeoutMs + 3000);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,8 +15,15 @@
 
 namespace switchyard {
 
+namespace nccl {
+class Staging;
+}  // namespace nccl
+
 struct CommunicatorOptions {
   int64_t timeout_ms = 30'000;  ///< of every wait for another rank; 1 or more
+  /// Memory that each rank shares with the others where all are processes of one host, taken when
+  /// an exchange first needs it: rows that may not be lent travel through it. 0: as messages.
+  int64_t staging_bytes = 8 << 20;
 };
 
 /// Consecutive rows.
@@ -51,7 +59,7 @@ class Communicator {
  public:
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
-  virtual ~Communicator() = default;
+  virtual ~Communicator();
 
   [[nodiscard]] int rank() const { return rank_; }
   [[nodiscard]] int size() const { return size_; }
@@ -117,6 +125,10 @@ class Communicator {
   /// Returns when every rank is done with the others' memory.
   void give_back();
 
+  /// For rows that may not be lent. Collective at the first call, which makes it.
+  /// @return null on every rank where options().staging_bytes are not to be had.
+  [[nodiscard]] nccl::Staging* staging(const char* phase);
+
   /// Fails the group for every rank, and returns when no peer uses this rank's memory any more. The
   /// others' waits end with an error that holds `reason`.
   void abort(std::string_view reason) noexcept;
@@ -124,7 +136,7 @@ class Communicator {
   [[nodiscard]] const std::string& failure() const { return failure_; }
 
  protected:
-  /// @throws InvalidArgument  for a timeout below 1.
+  /// @throws InvalidArgument  for a timeout below 1 or staging_bytes below 0.
   Communicator(int rank, int size, Backend backend, const CommunicatorOptions& options);
 
   virtual void do_all_gather(const char* phase, std::span<const std::byte> mine,
@@ -165,6 +177,8 @@ class Communicator {
   SentRows sent_;
   ReceivedRows received_;
   std::vector<int64_t> equal_offsets_;
+  std::unique_ptr<nccl::Staging> staging_;
+  bool has_tried_staging_ = false;
 };
 
 }  // namespace switchyard

@@ -45,10 +45,12 @@ struct CombineRows {
 /// One rank's end of the exchange between tokens and experts. plan() once a batch, then any number
 /// of dispatches and combines by that plan. Every rank makes the same calls in the same order, one
 /// at a time. Rows that every rank has in memory from Communicator::allocate_shared() are written
-/// and read where they lie, in any memory where ranks are threads: then nothing travels. On host
-/// transports a refused argument is refused on every rank alike, before any row
-/// is sent; NCCL compares configurations and plans, and leaves the arguments of a dispatch or
-/// combine to each rank. What fails in a transport ends the communicator; see Communicator.
+/// and read where they lie, in any memory where ranks are threads: then nothing travels. Between
+/// processes of one host other rows are shown in shared memory, CommunicatorOptions::staging_bytes
+/// at a time; between hosts they are messages. On host transports a refused argument is refused on
+/// every rank alike, before any row is sent; NCCL compares configurations and plans, and leaves the
+/// arguments of a dispatch or combine to each rank. What fails in a transport ends the
+/// communicator; see Communicator.
 class ExpertExchange {
  public:
   /// Collective: the ranks compare their configurations.
@@ -84,8 +86,8 @@ class ExpertExchange {
   /// over both kinds) by this plan.
   [[nodiscard]] int64_t dispatch_workspace_bytes(const AllToAllPlan& plan, int64_t row_bytes) const;
   /// Sends every assignment's row to its expert. Everything passed in stays as it is until
-  /// finish_dispatch() has returned. Ranks that are threads are done when this returns; over other
-  /// transports the caller may do something else meanwhile.
+  /// finish_dispatch() has returned. Ranks that are threads are done when this returns; rows that
+  /// are messages are on their way; rows through staging memory move in finish_dispatch().
   ///
   /// @param scales  rows that go with `rows`; empty views for none.
   /// @throws InvalidArgument  for a plan that is not ready or not of this exchange, or when sizes
