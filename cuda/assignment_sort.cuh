@@ -149,6 +149,7 @@ __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tok
 
 /// The experts' rows, written to the permutation and read from there.
 struct LayoutInOutputs {
+  static constexpr bool kMayDropByWeight = true;
   const SortArgs& args;
 
   __device__ void set(int expert, int64_t begin, int64_t kept, int64_t group_begin) const {
@@ -168,6 +169,13 @@ struct LayoutInOutputs {
   [[nodiscard]] __device__ __forceinline__ int64_t kept(int64_t expert) const {
     return args.out.tokens_per_expert[expert];
   }
+  /// Whole blocks of rows in `rows`, and what is left of them.
+  [[nodiscard]] __device__ __forceinline__ int64_t blocks(int64_t rows) const {
+    return rows / args.block_rows;
+  }
+  [[nodiscard]] __device__ __forceinline__ int64_t behind_blocks(int64_t rows) const {
+    return rows % args.block_rows;
+  }
 };
 
 /// Gives every expert its rows. For one whole block; `assigned_of` says how many assignments an
@@ -184,7 +192,7 @@ __device__ inline void lay_out(const SortArgs& args, int64_t* warp_sums,
     const int expert = first + static_cast<int>(threadIdx.x);
     const int64_t assigned = expert < num_experts ? assigned_of(expert) : 0;
     const int64_t kept = min(assigned, args.capacity);
-    const int64_t rows = (kept + block_rows - 1) / block_rows * block_rows;
+    const int64_t rows = layout.blocks(kept + block_rows - 1) * block_rows;
     int64_t sum = 0;
     const int64_t begin = all_rows + block_exclusive_sum(rows, warp_sums, sum);
     all_rows += sum;
@@ -204,8 +212,8 @@ __device__ __forceinline__ int64_t give_row(const SortArgs& args, const Layout& 
   const int64_t row = layout.begin(expert) + position;
   args.out.row_to_assignment[row] = assignment;
   // Every block in use begins with an assignment.
-  if (position % args.block_rows == 0) {
-    args.out.block_experts[row / args.block_rows] = static_cast<int32_t>(expert);
+  if (layout.behind_blocks(position) == 0) {
+    args.out.block_experts[layout.blocks(row)] = static_cast<int32_t>(expert);
   }
   return row;
 }
@@ -230,7 +238,7 @@ __device__ inline void fill_unused(const SortArgs& args, const Layout& layout) {
        row += num_threads) {
     args.out.row_to_assignment[row] = -1;
   }
-  for (int64_t block = rows_in_use / args.block_rows + thread; block < args.out.block_experts.size;
+  for (int64_t block = layout.blocks(rows_in_use) + thread; block < args.out.block_experts.size;
        block += num_threads) {
     args.out.block_experts[block] = -1;
   }
@@ -300,7 +308,7 @@ __device__ inline void place_assignments(const SortArgs& args, const TokenRange&
       if (expert == none) continue;
       const int64_t position = places[round] + counts_of_warp[expert] + before(expert);
       const int64_t assignment = first_assignment + index;
-      if (args.drops_by_weight()) {
+      if (Layout::kMayDropByWeight && args.drops_by_weight()) {
         group_assignment(args, expert, position, assignment);
       } else {
         row_at(args, tokens, index) =

@@ -61,6 +61,7 @@ struct PlacesInCluster {
 
 /// Every block has the layout for itself; the first one writes it to the permutation too.
 struct LayoutInCluster {
+  static constexpr bool kMayDropByWeight = false;
   const SortArgs& args;
   const ClusterSort& sort;
 
@@ -78,6 +79,13 @@ struct LayoutInCluster {
   }
   [[nodiscard]] __device__ __forceinline__ int64_t kept(int64_t expert) const {
     return sort.kept_rows[expert];
+  }
+  // A small batch has fewer than 2^32 rows, which are faster to divide.
+  [[nodiscard]] __device__ __forceinline__ int64_t blocks(int64_t rows) const {
+    return static_cast<uint32_t>(rows) / static_cast<uint32_t>(args.block_rows);
+  }
+  [[nodiscard]] __device__ __forceinline__ int64_t behind_blocks(int64_t rows) const {
+    return static_cast<uint32_t>(rows) % static_cast<uint32_t>(args.block_rows);
   }
 };
 
