@@ -4,6 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "cuda/sorting_router.h"
 #include "tests/simt/device_array.h"
 
 namespace switchyard::bench {
@@ -100,6 +101,10 @@ struct GpuBatches::State {
   State(const RoutingCase& routing_case, int64_t tokens, DataType dtype)
       : num_tokens(tokens),
         router(routing_case.config, sorting_of(routing_case.config), Backend::kCuda),
+        several(cuda::make_cuda_sorting_router(
+            Router(routing_case.config, Backend::kCuda),
+            Permuter(sorting_of(routing_case.config), Backend::kCuda),
+            cuda::SortingLaunches::kSeveral)),
         host(routing_case, tokens, dtype) {}
 
   [[nodiscard]] const Set& set(int copy) const {
@@ -108,6 +113,7 @@ struct GpuBatches::State {
 
   int64_t num_tokens;
   SortingRouter router;
+  std::unique_ptr<SortingRouter::Implementation> several;  ///< launches
   RoutingBatch host;
   std::vector<std::unique_ptr<Set>> sets;
   std::vector<int32_t> ids;
@@ -183,10 +189,16 @@ std::vector<TimedCall> GpuBatches::calls() const {
          router.route(set.inputs, set.result(false), {}, stream);
          sort(set, stream);
        }},
-      {"route_and_sort", routed + sorted, [&](int copy, StreamView stream) {
+      {"route_and_sort", routed + sorted,
+       [&](int copy, StreamView stream) {
          const Set& set = state.set(copy);
          state.router.route(set.inputs, set.result(false), set.permutation(), set.workspace_bytes(),
                             stream);
+       }},
+      {"route_and_sort_several", routed + sorted, [&](int copy, StreamView stream) {
+         const Set& set = state.set(copy);
+         state.several->route(set.inputs, set.result(false), set.permutation(),
+                              set.workspace_bytes(), stream);
        }}};
 }
 

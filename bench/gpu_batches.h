@@ -19,8 +19,9 @@ class GpuBatches {
              int64_t cache_bytes, int max_sets);
   ~GpuBatches();
 
-  /// route; route_counts, which also counts tokens; sort; route_then_sort, in two calls; and
-  /// route_and_sort, in one. They refer to this object.
+  /// route; route_counts, which also counts tokens; sort; route_then_sort, in two calls;
+  /// route_and_sort, in one; and route_and_sort_several, the same in several launches whatever the
+  /// size. They refer to this object.
   [[nodiscard]] std::vector<TimedCall> calls() const;
 
   /// Makes every call once on the first set.

@@ -119,7 +119,8 @@ class Results {
     std::printf(
         "\n## Routing and sorting, us a call\n\n"
         "| model | E:k | logits | T | route | / empty | of copy | with counts | sort | route, sort "
-        "| in one call | / empty |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+        "| in one call | / empty | in several launches |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   }
 
   void start_row_table(int64_t hidden_size) const {
@@ -149,11 +150,12 @@ class Results {
                      const std::vector<TimedCall>& calls, const std::vector<double>& times) const {
     if (json_) return;
     std::printf(
-        "| %s | %s | %s | %lld | %.2f | %.2f | %.0f %% | %.2f | %.2f | %.2f | %.2f | %.2f |\n",
+        "| %s | %s | %s | %lld | %.2f | %.2f | %.0f %% | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f "
+        "|\n",
         routing_case.name.c_str(), shape_of(routing_case).c_str(), dtype.c_str(),
         static_cast<long long>(num_tokens), times[0], times[0] / floors_.empty_us,
         share(calls[0].bytes, times[0]), times[1], times[2], times[3], times[4],
-        times[4] / floors_.empty_us);
+        times[4] / floors_.empty_us, times[5]);
     std::fflush(stdout);
   }
 

@@ -108,7 +108,8 @@ def main():
     print("| E:k | T | route | in one call with sort | peer | us | times route | times one call |")
     print("|---|---|---|---|---|---|---|---|")
     for (experts, top_k, num_tokens, name), times in samples.items():
-        if name in ("route", "route_counts", "sort", "route_then_sort", "route_and_sort"):
+        if name in ("route", "route_counts", "sort", "route_then_sort", "route_and_sort",
+                    "route_and_sort_several"):
             continue
         route, both = (statistics.median(samples[experts, top_k, num_tokens, ours])
                        for ours in ("route", "route_and_sort"))

@@ -163,10 +163,12 @@ SortArgs sort_args(const PermutationConfig& config, MatrixView<const int32_t> ex
   return args;
 }
 
+bool may_drop_by_weight(const PermutationConfig& config, const SortArgs& args) {
+  return args.capacity < args.expert_ids.rows * config.top_k && drops_by_weight(config);
+}
+
 bool sorts_in_one_block(const PermutationConfig& config, const SortArgs& args) {
-  const int64_t num_tokens = args.expert_ids.rows;
-  const bool may_drop = args.capacity < num_tokens * config.top_k;
-  return is_small(config, num_tokens) && !(may_drop && drops_by_weight(config));
+  return is_small(config, args.expert_ids.rows) && !may_drop_by_weight(config, args);
 }
 
 void sort_assignments(const PermutationConfig& config, const DeviceState& device, SortArgs args,

@@ -96,10 +96,30 @@ __device__ __forceinline__ int64_t& row_at(const SortArgs& args, const TokenRang
 // Ids on their way to a lane at once.
 inline constexpr int kRoundsAtOnce = 4;
 
+/// An assignment's place among its warp's, on its way to the same thread through its element of
+/// assignment_to_row.
+struct PlacesInRows {
+  const SortArgs& args;
+  const TokenRange& tokens;
+
+  /// For an assignment whose expert is not local, what it keeps.
+  __device__ __forceinline__ void put(uint32_t index, uint32_t expert, uint32_t place) const {
+    const bool is_local = expert < static_cast<uint32_t>(args.num_experts);
+    row_at(args, tokens, index) = is_local ? static_cast<int64_t>(place) : -1;
+  }
+  [[nodiscard]] __device__ __forceinline__ uint32_t expert(uint32_t index) const {
+    return expert_at(args, tokens, index);
+  }
+  [[nodiscard]] __device__ __forceinline__ int64_t place(uint32_t index) const {
+    return row_at(args, tokens, index);
+  }
+};
+
 /// Counts each warp's assignments in counts[warp][num_experts], which are zero before. An
-/// assignment's place among its warp's waits in assignment_to_row for the same thread.
+/// assignment's place among its warp's waits in `places` for the same thread.
+template <class Places>
 __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tokens,
-                                     uint32_t* counts) {
+                                     uint32_t* counts, const Places& places) {
   const uint32_t none = static_cast<uint32_t>(args.num_experts);
   uint32_t* const counts_of_warp = counts + warp_index_in_block() * args.num_experts;
   const WarpShare share = share_of_warp(tokens);
@@ -122,18 +142,47 @@ __device__ inline void rank_in_warps(const SortArgs& args, const TokenRange& tok
         counts_of_warp[expert] = before + static_cast<uint32_t>(__popc(peers));
       }
       __syncwarp();
-      if (index < share.end) {
-        row_at(args, tokens, index) = expert == none ? -1 : static_cast<int64_t>(before + lower);
-      }
+      if (index < share.end) places.put(index, expert, before + lower);
     }
   }
 }
 
-/// Gives every expert its rows and writes what follows from that. For one whole block;
-/// `assigned_of` says how many assignments an expert has.
-template <class AssignedOf>
+/// The experts' rows, written to the permutation and read from there.
+struct LayoutInOutputs {
+  static constexpr bool kMayDropByWeight = true;
+  const SortArgs& args;
+
+  __device__ void set(int expert, int64_t begin, int64_t kept, int64_t group_begin) const {
+    args.out.tokens_per_expert[expert] = kept;
+    args.out.expert_offsets[expert] = begin;
+    if (args.drops_by_weight()) args.group_begins[expert] = group_begin;
+  }
+  __device__ void finish(const PermutationTotals& totals) const {
+    args.out.expert_offsets[args.num_experts] = totals.num_rows;
+    *args.out.totals = totals;
+  }
+  /// Where an expert's rows begin; of num_experts, where all of them end.
+  [[nodiscard]] __device__ __forceinline__ int64_t begin(uint32_t expert) const {
+    return args.out.expert_offsets[expert];
+  }
+  /// Rows of an expert that hold an assignment.
+  [[nodiscard]] __device__ __forceinline__ int64_t kept(int64_t expert) const {
+    return args.out.tokens_per_expert[expert];
+  }
+  /// Whole blocks of rows in `rows`, and what is left of them.
+  [[nodiscard]] __device__ __forceinline__ int64_t blocks(int64_t rows) const {
+    return rows / args.block_rows;
+  }
+  [[nodiscard]] __device__ __forceinline__ int64_t behind_blocks(int64_t rows) const {
+    return rows % args.block_rows;
+  }
+};
+
+/// Gives every expert its rows. For one whole block; `assigned_of` says how many assignments an
+/// expert has.
+template <class AssignedOf, class Layout>
 __device__ inline void lay_out(const SortArgs& args, int64_t* warp_sums,
-                               const AssignedOf& assigned_of) {
+                               const AssignedOf& assigned_of, const Layout& layout) {
   const int num_experts = args.num_experts;
   const int64_t block_rows = args.block_rows;
   int64_t all_rows = 0;
@@ -143,7 +192,7 @@ __device__ inline void lay_out(const SortArgs& args, int64_t* warp_sums,
     const int expert = first + static_cast<int>(threadIdx.x);
     const int64_t assigned = expert < num_experts ? assigned_of(expert) : 0;
     const int64_t kept = min(assigned, args.capacity);
-    const int64_t rows = (kept + block_rows - 1) / block_rows * block_rows;
+    const int64_t rows = layout.blocks(kept + block_rows - 1) * block_rows;
     int64_t sum = 0;
     const int64_t begin = all_rows + block_exclusive_sum(rows, warp_sums, sum);
     all_rows += sum;
@@ -151,50 +200,45 @@ __device__ inline void lay_out(const SortArgs& args, int64_t* warp_sums,
     all_kept += sum;
     const int64_t group_begin = all_assigned + block_exclusive_sum(assigned, warp_sums, sum);
     all_assigned += sum;
-    if (expert < num_experts) {
-      args.out.tokens_per_expert[expert] = kept;
-      args.out.expert_offsets[expert] = begin;
-      if (args.drops_by_weight()) args.group_begins[expert] = group_begin;
-    }
+    if (expert < num_experts) layout.set(expert, begin, kept, group_begin);
   }
-  if (threadIdx.x == 0) {
-    args.out.expert_offsets[num_experts] = all_rows;
-    *args.out.totals = {all_rows, all_kept, all_assigned - all_kept, 0};
-  }
+  if (threadIdx.x == 0) layout.finish({all_rows, all_kept, all_assigned - all_kept, 0});
 }
 
 /// Gives an assignment the row at `position` of its expert's; returns it. The layout is visible.
-__device__ __forceinline__ int64_t give_row(const SortArgs& args, uint32_t expert, int64_t position,
-                                            int64_t assignment) {
-  const int64_t row = args.out.expert_offsets[expert] + position;
+template <class Layout>
+__device__ __forceinline__ int64_t give_row(const SortArgs& args, const Layout& layout,
+                                            uint32_t expert, int64_t position, int64_t assignment) {
+  const int64_t row = layout.begin(expert) + position;
   args.out.row_to_assignment[row] = assignment;
   // Every block in use begins with an assignment.
-  if (position % args.block_rows == 0) {
-    args.out.block_experts[row / args.block_rows] = static_cast<int32_t>(expert);
+  if (layout.behind_blocks(position) == 0) {
+    args.out.block_experts[layout.blocks(row)] = static_cast<int32_t>(expert);
   }
   return row;
 }
 
 /// -1 for the rows and blocks that hold no assignment. For whole grids.
-__device__ inline void fill_unused(const SortArgs& args) {
+template <class Layout>
+__device__ inline void fill_unused(const SortArgs& args, const Layout& layout) {
   const int64_t num_threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t* offsets = args.out.expert_offsets.data;
   if (args.block_rows > 1) {
     for (int64_t expert = global_warp_index(); expert < args.num_experts;
          expert += num_threads / kWarpSize) {
-      const int64_t begin = offsets[expert] + args.out.tokens_per_expert[expert];
-      for (int64_t row = begin + lane_index(); row < offsets[expert + 1]; row += kWarpSize) {
+      const int64_t begin = layout.begin(static_cast<uint32_t>(expert)) + layout.kept(expert);
+      const int64_t end = layout.begin(static_cast<uint32_t>(expert) + 1);
+      for (int64_t row = begin + lane_index(); row < end; row += kWarpSize) {
         args.out.row_to_assignment[row] = -1;
       }
     }
   }
-  const int64_t rows_in_use = offsets[args.num_experts];
+  const int64_t rows_in_use = layout.begin(static_cast<uint32_t>(args.num_experts));
   for (int64_t row = rows_in_use + thread; row < args.out.row_to_assignment.size;
        row += num_threads) {
     args.out.row_to_assignment[row] = -1;
   }
-  for (int64_t block = rows_in_use / args.block_rows + thread; block < args.out.block_experts.size;
+  for (int64_t block = layout.blocks(rows_in_use) + thread; block < args.out.block_experts.size;
        block += num_threads) {
     args.out.block_experts[block] = -1;
   }
@@ -239,9 +283,11 @@ __device__ __forceinline__ void group_assignment(const SortArgs& args, uint32_t 
 }
 
 /// Turns places within warps into rows, or groups the assignments for the choice by weight. The
-/// counts are those of the warps before; `positions` are those of the blocks before, or null.
+/// counts are those of the warps before, `before` says how many an expert has in earlier blocks.
+template <class Places, class Layout, class Before>
 __device__ inline void place_assignments(const SortArgs& args, const TokenRange& tokens,
-                                         const uint32_t* counts, const int64_t* positions) {
+                                         const uint32_t* counts, const Places& waiting,
+                                         const Layout& layout, const Before& before) {
   const uint32_t none = static_cast<uint32_t>(args.num_experts);
   const uint32_t* const counts_of_warp = counts + warp_index_in_block() * args.num_experts;
   const int64_t first_assignment = tokens.first * args.top_k;
@@ -252,22 +298,21 @@ __device__ inline void place_assignments(const SortArgs& args, const TokenRange&
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
       const uint32_t index = index_in_round(begin, round);
-      experts[round] = index < share.end ? expert_at(args, tokens, index) : none;
-      places[round] = experts[round] == none ? 0 : row_at(args, tokens, index);
+      experts[round] = index < share.end ? waiting.expert(index) : none;
+      places[round] = experts[round] == none ? 0 : waiting.place(index);
     }
 #pragma unroll
     for (int round = 0; round < kRoundsAtOnce; ++round) {
       const uint32_t index = index_in_round(begin, round);
       const uint32_t expert = experts[round];
       if (expert == none) continue;
-      const int64_t position =
-          places[round] + counts_of_warp[expert] + (positions == nullptr ? 0 : positions[expert]);
+      const int64_t position = places[round] + counts_of_warp[expert] + before(expert);
       const int64_t assignment = first_assignment + index;
-      if (args.drops_by_weight()) {
+      if (Layout::kMayDropByWeight && args.drops_by_weight()) {
         group_assignment(args, expert, position, assignment);
       } else {
         row_at(args, tokens, index) =
-            position < args.capacity ? give_row(args, expert, position, assignment) : -1;
+            position < args.capacity ? give_row(args, layout, expert, position, assignment) : -1;
       }
     }
   }
@@ -279,13 +324,16 @@ __device__ inline void sort_in_block(const SortArgs& args, uint32_t* counts, int
   const TokenRange tokens = tokens_of_block(args);
   clear_counters(counts, warps_per_block() * args.num_experts);
   __syncthreads();
-  rank_in_warps(args, tokens, counts);
+  const PlacesInRows places{args, tokens};
+  const LayoutInOutputs layout{args};
+  rank_in_warps(args, tokens, counts, places);
   __syncthreads();
-  lay_out(args, warp_sums,
-          [&](int expert) { return scan_warps(counts, args.num_experts, expert); });
+  lay_out(
+      args, warp_sums, [&](int expert) { return scan_warps(counts, args.num_experts, expert); },
+      layout);
   __syncthreads();
-  place_assignments(args, tokens, counts, nullptr);
-  fill_unused(args);
+  place_assignments(args, tokens, counts, places, layout, [](uint32_t) { return 0; });
+  fill_unused(args, layout);
   if (args.may_drop()) {
     __syncthreads();
     add_fully_dropped(args, tokens);

@@ -18,6 +18,9 @@ struct SortArgs;
 SortArgs sort_args(const PermutationConfig& config, MatrixView<const int32_t> expert_ids,
                    ConstTensorView gate_weights, const Permutation& out);
 
+/// Whether capacity may make the call drop assignments by weight.
+bool may_drop_by_weight(const PermutationConfig& config, const SortArgs& args);
+
 /// Whether one block may sort the call; it needs no workspace then.
 bool sorts_in_one_block(const PermutationConfig& config, const SortArgs& args);
 

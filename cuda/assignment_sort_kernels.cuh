@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kSortThreads) lay_out_kernel(SortArgs args) {
   __syncthreads();
   if (!is_last) return;
   __threadfence();
-  lay_out(args, warp_sums, [&](int64_t of) { return args.assigned[of]; });
+  lay_out(
+      args, warp_sums, [&](int64_t of) { return args.assigned[of]; }, LayoutInOutputs{args});
 }
 
 /// Gives every assignment its row. Ranking reads nothing of the kernels before, so it runs beside
@@ -83,7 +84,9 @@ __global__ void __launch_bounds__(kSortThreads) place_kernel(SortArgs args) {
   const TokenRange tokens = tokens_of_block(args);
   clear_counters(counts, warps_per_block() * args.num_experts);
   __syncthreads();
-  rank_in_warps(args, tokens, counts);
+  const PlacesInRows places{args, tokens};
+  const LayoutInOutputs layout{args};
+  rank_in_warps(args, tokens, counts, places);
   __syncthreads();
   for (int expert = static_cast<int>(threadIdx.x); expert < args.num_experts;
        expert += static_cast<int>(blockDim.x)) {
@@ -91,10 +94,12 @@ __global__ void __launch_bounds__(kSortThreads) place_kernel(SortArgs args) {
   }
   __syncthreads();
   wait_for_previous_grid();
-  place_assignments(args, tokens, counts,
-                    args.positions + static_cast<int64_t>(blockIdx.x) * args.num_experts);
+  const int64_t* const positions =
+      args.positions + static_cast<int64_t>(blockIdx.x) * args.num_experts;
+  place_assignments(args, tokens, counts, places, layout,
+                    [positions](uint32_t expert) { return positions[expert]; });
   if (args.drops_by_weight()) return;  // the choice is still to come
-  fill_unused(args);
+  fill_unused(args, layout);
   if (args.may_drop()) {
     __syncthreads();
     add_fully_dropped(args, tokens);

@@ -9,14 +9,20 @@ namespace switchyard::cuda {
 
 inline constexpr int kMaxRouteWarps = 8;  ///< of a block
 
-/// Bytes of a block's dynamic shared memory, as BlockMemory hands them out.
-inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
+/// Bytes of a block's sums, which come first in its dynamic shared memory.
+__host__ __device__ inline int64_t route_tally_bytes(const RouteTask& task) {
   int64_t bytes = 0;
   if (task.loss_sums != nullptr) bytes += router_loss_sums_size(task.config.num_experts) * 8;
+  if (task.tokens_per_expert != nullptr) bytes += int64_t{task.config.num_expert_ids()} * 4;
+  return bytes;
+}
+
+/// Bytes of a block's dynamic shared memory, as BlockMemory hands them out.
+inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
+  int64_t bytes = route_tally_bytes(task);
   if (task.group_terms > 0) {
     bytes += num_warps * (int64_t{task.config.num_experts} + task.config.num_groups) * 4;
   }
-  if (task.tokens_per_expert != nullptr) bytes += int64_t{task.config.num_expert_ids()} * 4;
   return bytes;
 }
 
@@ -31,14 +37,15 @@ struct BlockMemory {
       tally.loss_sums = reinterpret_cast<unsigned long long*>(memory);
       memory += router_loss_sums_size(config.num_experts) * 8;
     }
+    if (task.tokens_per_expert != nullptr) {
+      tally.tokens_per_expert = reinterpret_cast<int*>(memory);
+      memory += int64_t{config.num_expert_ids()} * 4;
+    }
     if (task.group_terms > 0) {
       const int64_t keys = int64_t{config.num_experts} + config.num_groups;
-      auto* const first = reinterpret_cast<uint32_t*>(memory);
-      groups.row = first + warp_index_in_block() * keys;
+      groups.row = reinterpret_cast<uint32_t*>(memory) + warp_index_in_block() * keys;
       groups.groups = groups.row + config.num_experts;
-      memory += warps_per_block() * keys * 4;
     }
-    if (task.tokens_per_expert != nullptr) tally.tokens_per_expert = reinterpret_cast<int*>(memory);
   }
 };
 
@@ -97,15 +104,28 @@ __device__ inline void finish_block(const RouteTask& task, const BlockTally& tal
   add_block_sums(task, tally, num_degenerate_rows);
 }
 
-/// Routes the tokens of this block, a warp one token at a time; lane l holds up to four
-/// neighbouring experts of every 128. `selection` has an element for every warp.
+/// The tokens of a warp.
+struct TokenSteps {
+  int64_t first = 0;
+  int64_t end = 0;
+  int64_t step = 1;
+};
+
+/// Every token of the batch has one warp of the grid.
+__device__ __forceinline__ TokenSteps tokens_over_grid(const RouteTask& task) {
+  return {global_warp_index(), task.logits.rows,
+          static_cast<int64_t>(gridDim.x) * warps_per_block()};
+}
+
+/// Routes tokens, a warp one at a time; lane l holds up to four neighbouring experts of every 128.
+/// `selection` has an element for every warp.
 template <int kPerLane>
-__device__ void route_tokens(const RouteTask& task, const BlockMemory& block,
-                             SelectionScratch* selection, int& num_degenerate_rows) {
+__device__ void route_tokens(const RouteTask& task, const TokenSteps& tokens,
+                             const BlockMemory& block, SelectionScratch* selection,
+                             int& num_degenerate_rows) {
   begin_block(task, block.tally, num_degenerate_rows);
   WarpScratch scratch{selection[warp_index_in_block()], block.groups};
-  const int64_t num_warps = static_cast<int64_t>(gridDim.x) * warps_per_block();
-  for (int64_t token = global_warp_index(); token < task.logits.rows; token += num_warps) {
+  for (int64_t token = tokens.first; token < tokens.end; token += tokens.step) {
     if (task.token_mask != nullptr && task.token_mask[token] == 0) {
       store_padding(task, token);
       continue;

@@ -7,6 +7,7 @@
 #pragma once
 
 #if defined(__CUDACC__)
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -47,6 +48,9 @@ struct LaunchConfig {
   /// May start while the grid before it in the stream still runs, and then must call
   /// wait_for_previous_grid() before it touches memory. For devices of compute capability 9.0 on.
   bool dependent = false;
+  /// Consecutive blocks that run together and reach each other's shared memory; they divide the
+  /// grid. From 2 on for devices of compute capability 9.0 on, beyond 8 for kernels opted in.
+  unsigned cluster_blocks = 1;
 };
 
 /// count / divisor, rounded up.
@@ -54,24 +58,46 @@ constexpr int64_t ceil_div(int64_t count, int64_t divisor) {
   return (count + divisor - 1) / divisor;
 }
 
+/// A launch in CUDA's terms.
+class NativeLaunch {
+ public:
+  explicit NativeLaunch(const LaunchConfig& config) {
+    config_.gridDim = config.grid;
+    config_.blockDim = config.block;
+    config_.dynamicSmemBytes = static_cast<size_t>(config.shared_bytes);
+    config_.stream = config.stream;
+    config_.attrs = attributes_;
+    if (config.dependent) {
+      cudaLaunchAttribute& attribute = attributes_[config_.numAttrs++];
+      attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attribute.val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (config.cluster_blocks > 1) {
+      cudaLaunchAttribute& attribute = attributes_[config_.numAttrs++];
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = config.cluster_blocks;
+      attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    }
+  }
+  NativeLaunch(const NativeLaunch&) = delete;
+  NativeLaunch& operator=(const NativeLaunch&) = delete;
+
+  [[nodiscard]] const cudaLaunchConfig_t& config() const { return config_; }
+
+ private:
+  cudaLaunchAttribute attributes_[2]{};
+  cudaLaunchConfig_t config_{};
+};
+
 /// Enqueues `kernel`; returns what the launch itself says, never what the kernel does later.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchConfig& config,
                    Arguments&&... arguments) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t native{};
-  native.gridDim = config.grid;
-  native.blockDim = config.block;
-  native.dynamicSmemBytes = static_cast<size_t>(config.shared_bytes);
-  native.stream = config.stream;
-  native.attrs = &attribute;
-  native.numAttrs = config.dependent ? 1 : 0;
+  const NativeLaunch native(config);
 #if defined(__CUDACC__)
-  return cudaLaunchKernelEx(&native, kernel, static_cast<Arguments&&>(arguments)...);
+  return cudaLaunchKernelEx(&native.config(), kernel, static_cast<Arguments&&>(arguments)...);
 #else
-  return simt::launch(native, kernel, static_cast<Arguments&&>(arguments)...);
+  return simt::launch(native.config(), kernel, static_cast<Arguments&&>(arguments)...);
 #endif
 }
 
@@ -93,6 +119,56 @@ __device__ __forceinline__ void let_next_grid_start() {
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }
+
+/// A cluster: this block's rank, and how many there are. A launch without clusters is one a block,
+/// as is every launch of code for devices before compute capability 9.0.
+///
+/// The cluster's barrier has two steps, so that threads can do what others need not wait for in
+/// between: nobody comes out of wait_for_cluster() before every thread of every block has called
+/// arrive_at_cluster(), and what was written before that is visible then. All threads take both.
+///
+/// shared_of_block() gives the address of what block `rank` has where this block has `shared`, in
+/// shared memory. It may be touched from the cluster's first barrier on, and no block may end
+/// before the others are done with its memory.
+#if !defined(__CUDACC__)
+using simt::arrive_at_cluster;
+using simt::cluster_rank;
+using simt::cluster_size;
+using simt::wait_for_cluster;
+
+template <class T>
+T* shared_of_block(T* shared, unsigned rank) {
+  return static_cast<T*>(simt::shared_of_block(shared, rank));
+}
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ unsigned cluster_rank() {
+  return cooperative_groups::cluster_group::block_rank();
+}
+__device__ __forceinline__ unsigned cluster_size() {
+  return cooperative_groups::cluster_group::num_blocks();
+}
+__device__ __forceinline__ void arrive_at_cluster() {
+  (void)cooperative_groups::cluster_group::barrier_arrive();
+}
+__device__ __forceinline__ void wait_for_cluster() {
+  cooperative_groups::cluster_group::barrier_wait();
+}
+
+template <class T>
+__device__ __forceinline__ T* shared_of_block(T* shared, unsigned rank) {
+  return cooperative_groups::cluster_group::map_shared_rank(shared, static_cast<int>(rank));
+}
+#else
+__device__ __forceinline__ unsigned cluster_rank() { return 0; }
+__device__ __forceinline__ unsigned cluster_size() { return 1; }
+__device__ __forceinline__ void arrive_at_cluster() {}
+__device__ __forceinline__ void wait_for_cluster() { __syncthreads(); }
+
+template <class T>
+__device__ __forceinline__ T* shared_of_block(T* shared, unsigned) {
+  return shared;
+}
+#endif
 
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % kWarpSize); }
 

@@ -7,17 +7,29 @@
 #include "cuda/row_shortcut.h"
 
 namespace switchyard::cuda {
+namespace {
+
+/// What a task says of groups: 0 where all of them stay.
+int limited_group_terms(const RouterConfig& config) {
+  return config.num_groups == config.top_groups ? 0 : group_terms(config);
+}
+
+}  // namespace
+
+RouteTask largest_route_task(const RouterConfig& config) {
+  static unsigned long long wanted = 0;
+  RouteTask task;
+  task.config = config;
+  task.group_terms = limited_group_terms(config);
+  task.tokens_per_expert = task.loss_sums = &wanted;
+  return task;
+}
 
 namespace {
 
 constexpr KernelChoice<RouteTask> kKernels[] = {
     {1, route_kernel<1>},   {2, route_kernel<2>},   {4, route_kernel<4>},  {8, route_kernel<8>},
     {16, route_kernel<16>}, {32, route_kernel<32>}, {64, route_kernel<64>}};
-
-/// What a task says of groups: 0 where all of them stay.
-int limited_group_terms(const RouterConfig& config) {
-  return config.num_groups == config.top_groups ? 0 : group_terms(config);
-}
 
 /// What a kernel may use without being opted in, less its static part.
 constexpr int64_t kMaxSharedBytes =
@@ -29,19 +41,9 @@ constexpr int64_t kShortcutRows = 16;
 // Blocks that a multiprocessor holds at most.
 constexpr int64_t kShortcutBlocks = 2048 / (kMaxRouteWarps * kWarpSize);
 
-/// A task that wants all that a call may want.
-RouteTask largest_task(const RouterConfig& config) {
-  static unsigned long long wanted = 0;
-  RouteTask task;
-  task.config = config;
-  task.group_terms = limited_group_terms(config);
-  task.tokens_per_expert = task.loss_sums = &wanted;
-  return task;
-}
-
 /// Warps of a block that fit in its shared memory whatever a call wants.
 int most_warps(const RouterConfig& config) {
-  const RouteTask task = largest_task(config);
+  const RouteTask task = largest_route_task(config);
   int warps = kMaxRouteWarps;
   while (warps > 1 && route_shared_bytes(task, warps) > kMaxSharedBytes) warps /= 2;
   return warps;
@@ -75,7 +77,7 @@ RoutingLauncher::RoutingLauncher(const RouterConfig& config, const DeviceState& 
       num_warps_(most_warps(config)),
       preference_(config, device, num_warps_) {
   max_blocks_ = resident_blocks(device_, choice_.kernel, num_warps_,
-                                route_shared_bytes(largest_task(config), num_warps_));
+                                route_shared_bytes(largest_route_task(config), num_warps_));
 }
 
 void RoutingLauncher::check_memory(const RoutingInputs& inputs, const RoutingResult& result) const {

@@ -41,6 +41,9 @@ int64_t resident_blocks(const DeviceState& device, Kernel kernel, int num_warps,
 bool clear_route_sums(const DeviceState& device, const RouteTask& task, const RouteGrid& grid,
                       StreamView stream);
 
+/// A task that wants all that a call may want, to ask what kernels need for it.
+RouteTask largest_route_task(const RouterConfig& config);
+
 class RoutingLauncher {
  public:
   /// `device` outlives the launcher.

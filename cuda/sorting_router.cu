@@ -1,6 +1,7 @@
 #include "cuda/sorting_router.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cuda/assignment_sort.h"
 #include "cuda/permutation_checks.h"
@@ -11,34 +12,150 @@
 namespace switchyard::cuda {
 namespace {
 
-// Tokens that one block routes and sorts in one launch, two a warp at most. More are better spread
+constexpr KernelChoice<RouteTask, SortArgs> kKernels[] = {
+    {1, route_and_sort_kernel<1>},   {2, route_and_sort_kernel<2>},
+    {4, route_and_sort_kernel<4>},   {8, route_and_sort_kernel<8>},
+    {16, route_and_sort_kernel<16>}, {32, route_and_sort_kernel<32>},
+    {64, route_and_sort_kernel<64>}};
+
+// What one launch takes where there are clusters. The sort's 16-bit places hold more; beyond it
+// routing on so few multiprocessors takes longer than the launches that it saves.
+constexpr int64_t kMaxAssignments = 8192;
+// Rows of the permutation, padding included, that a block should write.
+constexpr int64_t kBlockRows = 16384;
+// Tokens that one block routes and sorts in one launch where there are none. More are better spread
 // over the device: another warp's row takes about as long as a second, overlapping launch.
-constexpr int64_t kMaxOneBlockTokens = 2 * kMaxRouteWarps;
+constexpr int64_t kMaxOneBlockTokens = 16;
+// Few tokens need no more warps than lay out a block's experts.
+constexpr int kFewWarps = 8;
 
-// Larger models take two launches; each further kernel is long to compile.
-constexpr KernelChoice<RouteTask, SortArgs> kKernels[] = {{1, route_and_sort_kernel<1>},
-                                                          {2, route_and_sort_kernel<2>},
-                                                          {4, route_and_sort_kernel<4>},
-                                                          {8, route_and_sort_kernel<8>},
-                                                          {16, route_and_sort_kernel<16>}};
+constexpr unsigned kPortableClusterBlocks = 8;
+constexpr unsigned kLargeClusterBlocks = 16;
 
-/// What a kernel may use without being opted in, less its static part.
-constexpr int64_t kMaxSharedBytes =
-    48 * 1024 - kMaxRouteWarps * static_cast<int64_t>(sizeof(SelectionScratch)) -
-    kMaxWarps * static_cast<int64_t>(sizeof(int64_t)) - 64;
-
-int64_t shared_bytes(const RouteTask& task, const SortArgs& args) {
-  const int64_t counters = int64_t{kMaxRouteWarps} * std::max(args.num_experts, 1);
-  return std::max(route_shared_bytes(task, kMaxRouteWarps),
-                  counters * static_cast<int64_t>(sizeof(uint32_t)));
+int attribute_of(const DeviceState& device, cudaDeviceAttr attribute) {
+  int value = 0;
+  device.check(cudaDeviceGetAttribute(&value, attribute, device.device()),
+               "cudaDeviceGetAttribute");
+  return value;
 }
+
+int64_t static_shared_bytes(int per_lane) {
+  return most_sorting_warps(per_lane) * static_cast<int64_t>(sizeof(SelectionScratch)) +
+         kMaxWarps * static_cast<int64_t>(sizeof(int64_t)) + 64;
+}
+
+int64_t shared_bytes(const RouteTask& task, int64_t num_experts, int warps,
+                     int64_t num_assignments) {
+  const int64_t sums = ceil_div(route_tally_bytes(task), 8) * 8;
+  return std::max(route_shared_bytes(task, warps),
+                  sums + cluster_sort_bytes(num_experts, warps, num_assignments));
+}
+
+/// Routes and sorts small batches in one launch. What the device can do is asked once.
+class OneLaunch {
+ public:
+  OneLaunch(const RouterConfig& routing, const PermutationConfig& sorting,
+            const DeviceState& device)
+      : sorting_(sorting),
+        device_(device),
+        choice_(*find_kernel(kKernels, routing.num_experts)),
+        warps_(most_sorting_warps(choice_.per_lane)) {
+    const int64_t limit = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin) -
+                          static_shared_bytes(choice_.per_lane);
+    const RouteTask largest = largest_route_task(routing);
+    const auto bytes = [&] {
+      return shared_bytes(largest, sorting.num_local(), warps_, most_assignments_of_block());
+    };
+    while (warps_ > 1 && bytes() > limit) warps_ /= 2;
+    // As much for every object: the kernel has one limit for all of them.
+    set_attribute(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit));
+    find_clusters(bytes());
+  }
+
+  [[nodiscard]] bool takes(const RouteTask& task, const SortArgs& args) const {
+    if (task.has_preference() || may_drop_by_weight(sorting_, args)) return false;
+    const int64_t num_tokens = task.logits.rows;
+    if (max_blocks_ == 1) {
+      return num_tokens <= kMaxOneBlockTokens && sorts_in_one_block(sorting_, args);
+    }
+    return num_tokens * sorting_.top_k <= kMaxAssignments;
+  }
+
+  void enqueue(const RouteTask& task, SortArgs args, StreamView stream) const {
+    const int64_t num_tokens = task.logits.rows;
+    const int warps = std::min(num_tokens <= kFewWarps ? kFewWarps : warps_, warps_);
+    const unsigned blocks = blocks_of(num_tokens, args.out.row_to_assignment.size);
+    args.block_tokens = ceil_div(num_tokens, blocks);
+    args.num_blocks = blocks;
+    device_.check(SWITCHYARD_LAUNCH(choice_.kernel,
+                                    {.grid = blocks,
+                                     .block = static_cast<unsigned>(warps * kWarpSize),
+                                     .shared_bytes = shared_bytes(task, args.num_experts, warps,
+                                                                  args.block_tokens * args.top_k),
+                                     .stream = stream.get(),
+                                     .cluster_blocks = blocks},
+                                    task, args),
+                  "launch of route_and_sort_kernel");
+  }
+
+ private:
+  void set_attribute(cudaFuncAttribute attribute, int value) const {
+    device_.check(cudaFuncSetAttribute(choice_.kernel, attribute, value), "cudaFuncSetAttribute");
+  }
+
+  /// As many blocks as give each warp one token and a block not too many rows to write.
+  [[nodiscard]] unsigned blocks_of(int64_t num_tokens, int64_t num_rows) const {
+    const int64_t wanted = std::max(ceil_div(num_tokens, warps_), ceil_div(num_rows, kBlockRows));
+    return std::bit_ceil(static_cast<unsigned>(std::clamp<int64_t>(wanted, 1, max_blocks_)));
+  }
+
+  /// Of a block in a cluster of any size.
+  [[nodiscard]] int64_t most_assignments_of_block() const {
+    const int64_t in_full_cluster = kMaxAssignments / kPortableClusterBlocks + sorting_.top_k;
+    return std::max(in_full_cluster, int64_t{kMaxOneBlockTokens} * sorting_.top_k);
+  }
+
+  /// The most blocks of a cluster that the device can run together; 1 where there are no clusters,
+  /// as for code that was compiled for older devices.
+  void find_clusters(int64_t bytes) {
+    cudaFuncAttributes attributes{};
+    device_.check(cudaFuncGetAttributes(&attributes, choice_.kernel), "cudaFuncGetAttributes");
+    constexpr int kFirstVersion = 90;
+    if (!device_.chains_launches() || attributes.ptxVersion < kFirstVersion) return;
+    set_attribute(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    for (const unsigned blocks : {kLargeClusterBlocks, kPortableClusterBlocks}) {
+      const NativeLaunch launch({.grid = blocks,
+                                 .block = static_cast<unsigned>(warps_ * kWarpSize),
+                                 .shared_bytes = bytes,
+                                 .cluster_blocks = blocks});
+      int clusters = 0;
+      const cudaError_t status =
+          cudaOccupancyMaxActiveClusters(&clusters, choice_.kernel, &launch.config());
+      if (status == cudaErrorInvalidClusterSize) {
+        (void)cudaGetLastError();  // an answer, not an error
+        continue;
+      }
+      device_.check(status, "cudaOccupancyMaxActiveClusters");
+      if (clusters == 0) continue;
+      max_blocks_ = blocks;
+      return;
+    }
+  }
+
+  const PermutationConfig sorting_;
+  const DeviceState& device_;
+  const KernelChoice<RouteTask, SortArgs>& choice_;
+  int warps_;                ///< of a block
+  unsigned max_blocks_ = 1;  ///< of a cluster
+};
 
 class CudaSortingRouter final : public SortingRouter::Implementation {
  public:
-  CudaSortingRouter(Router its_router, Permuter its_permuter)
+  CudaSortingRouter(Router its_router, Permuter its_permuter, SortingLaunches launches)
       : Implementation(std::move(its_router), std::move(its_permuter)),
+        launches_(launches),
         launcher_(router.config(), device_),
-        choice_(find_kernel(kKernels, router.config().num_experts)) {}
+        one_launch_(router.config(), permuter.config(), device_) {}
 
   void route(const RoutingInputs& inputs, const RoutingResult& result,
              const Permutation& permutation, std::span<std::byte> workspace,
@@ -51,38 +168,26 @@ class CudaSortingRouter final : public SortingRouter::Implementation {
     const PermutationConfig& config = permuter.config();
     const RouteTask task = launcher_.task(inputs, result);
     const SortArgs args = sort_args(config, result.expert_ids, result.gate_weights, permutation);
-    if (fits_one_block(task, args)) return enqueue_one_block(task, args, stream);
+    if (launches_ == SortingLaunches::kFewest && one_launch_.takes(task, args)) {
+      return one_launch_.enqueue(task, args, stream);
+    }
     launcher_.enqueue(task, stream);
     sort_assignments(config, device_, args, workspace.data(), stream, true);
   }
 
  private:
-  [[nodiscard]] bool fits_one_block(const RouteTask& task, const SortArgs& args) const {
-    return choice_ != nullptr && task.logits.rows <= kMaxOneBlockTokens && !task.has_preference() &&
-           sorts_in_one_block(permuter.config(), args) &&
-           shared_bytes(task, args) <= kMaxSharedBytes;
-  }
-
-  void enqueue_one_block(const RouteTask& task, const SortArgs& args, StreamView stream) const {
-    device_.check(SWITCHYARD_LAUNCH(choice_->kernel,
-                                    {.grid = 1,
-                                     .block = static_cast<unsigned>(kMaxRouteWarps * kWarpSize),
-                                     .shared_bytes = shared_bytes(task, args),
-                                     .stream = stream.get()},
-                                    task, args),
-                  "launch of route_and_sort_kernel");
-  }
-
   const DeviceState device_;
+  const SortingLaunches launches_;
   const RoutingLauncher launcher_;
-  const KernelChoice<RouteTask, SortArgs>* const choice_;  ///< null for larger models
+  const OneLaunch one_launch_;
 };
 
 }  // namespace
 
 std::unique_ptr<SortingRouter::Implementation> make_cuda_sorting_router(Router router,
-                                                                        Permuter permuter) {
-  return std::make_unique<CudaSortingRouter>(std::move(router), std::move(permuter));
+                                                                        Permuter permuter,
+                                                                        SortingLaunches launches) {
+  return std::make_unique<CudaSortingRouter>(std::move(router), std::move(permuter), launches);
 }
 
 }  // namespace switchyard::cuda

@@ -24,14 +24,14 @@ __global__ void __launch_bounds__(kCutThreads, 1) cut_kernel(SortArgs args) {
                const int64_t assignment = assignments[i];
                const int64_t token = assignment / args.top_k;
                args.out.assignment_to_row.row(token)[assignment - token * args.top_k] =
-                   kept ? give_row(args, expert, position, assignment) : -1;
+                   kept ? give_row(args, LayoutInOutputs{args}, expert, position, assignment) : -1;
              });
 }
 
 /// What a token lost is known only when every expert has chosen.
 __global__ void __launch_bounds__(kCutThreads) finish_cut_kernel(SortArgs args) {
   wait_for_previous_grid();
-  fill_unused(args);
+  fill_unused(args, LayoutInOutputs{args});
   add_fully_dropped(args, tokens_of_block(args));
 }
 

@@ -105,48 +105,114 @@ constexpr Setting kSettings[] = {
 
 class SortingRouters : public ::testing::TestWithParam<Setting> {};
 
-TEST_P(SortingRouters, GiveTheBytesOfRoutingAndThenSorting) {
-  const RouterConfig& routing = GetParam().routing;
-  const PermutationConfig sorting = sorting_of(GetParam());
-  const Router router(routing, Backend::kReference);
+/// Compares every backend's bytes with those of the reference's routing and then sorting.
+void expect_bytes_of_both(const PermutationConfig& sorting, const RoutingCase& c) {
+  const Router router(c.config, Backend::kReference);
   const Permuter permuter(sorting, Backend::kReference);
-  for (const int64_t num_tokens : {0, 1, 7, 16, 17, 90}) {
-    const RoutingCase c{
-        .config = routing,
-        .num_tokens = num_tokens,
-        .distribution = Distribution::kHeavyTies,
-        .weight_dtype = num_tokens % 2 == 0 ? DataType::kFloat32 : DataType::kBFloat16,
-        .with_token_mask = num_tokens > 7,
-        .output_padding = num_tokens % 3,
-        .with_losses = num_tokens == 16};
-    const RoutingBatch batch(c);
-    const PermutationSizes sizes = permuter.sizes(num_tokens);
-    SortedArrays expected_arrays(sorting, sizes, num_tokens);
-    const RoutedBatch expected = route_guarded(
-        c, batch.inputs(), permuter.workspace_bytes(num_tokens),
-        [&](const RoutingResult& result, std::span<std::byte> workspace) {
-          router.route(batch.inputs(), result);
-          permuter.sort(result.expert_ids, result.gate_weights, expected_arrays.view(), workspace);
-        });
-    for (const BackendVariant& variant : backend_variants()) {
-      SCOPED_TRACE(variant.name + ", " + describe(c));
-      const ScopedCpuTarget target(variant.target);
-      const SortingRouter both(routing, sorting, variant.backend, variant.threads);
-      SortedArrays arrays(sorting, sizes, num_tokens);
-      const RoutedBatch actual =
-          route_guarded(c, batch.inputs(), both.workspace_bytes(num_tokens),
-                        [&](const RoutingResult& result, std::span<std::byte> workspace) {
-                          both.route(batch.inputs(), result, arrays.view(), workspace);
-                        });
-      EXPECT_EQ(difference(expected, actual), "");
-      EXPECT_TRUE(arrays.intact());
-      arrays.expect_equal(expected_arrays);
-    }
+  const RoutingBatch batch(c);
+  const PermutationSizes sizes = permuter.sizes(c.num_tokens);
+  SortedArrays expected_arrays(sorting, sizes, c.num_tokens);
+  const RoutedBatch expected = route_guarded(
+      c, batch.inputs(), permuter.workspace_bytes(c.num_tokens),
+      [&](const RoutingResult& result, std::span<std::byte> workspace) {
+        router.route(batch.inputs(), result);
+        permuter.sort(result.expert_ids, result.gate_weights, expected_arrays.view(), workspace);
+      });
+  for (const BackendVariant& variant : backend_variants()) {
+    SCOPED_TRACE(variant.name + ", " + describe(c));
+    const ScopedCpuTarget target(variant.target);
+    const SortingRouter both(c.config, sorting, variant.backend, variant.threads);
+    SortedArrays arrays(sorting, sizes, c.num_tokens);
+    const RoutedBatch actual =
+        route_guarded(c, batch.inputs(), both.workspace_bytes(c.num_tokens),
+                      [&](const RoutingResult& result, std::span<std::byte> workspace) {
+                        both.route(batch.inputs(), result, arrays.view(), workspace);
+                      });
+    EXPECT_EQ(difference(expected, actual), "");
+    EXPECT_TRUE(arrays.intact());
+    arrays.expect_equal(expected_arrays);
+  }
+}
+
+TEST_P(SortingRouters, GiveTheBytesOfRoutingAndThenSorting) {
+  for (const int64_t num_tokens : {0, 1, 7, 16, 17, 90, 270}) {
+    expect_bytes_of_both(
+        sorting_of(GetParam()),
+        {.config = GetParam().routing,
+         .num_tokens = num_tokens,
+         .distribution = Distribution::kHeavyTies,
+         .weight_dtype = num_tokens % 2 == 0 ? DataType::kFloat32 : DataType::kBFloat16,
+         .with_token_mask = num_tokens > 7,
+         .output_padding = num_tokens % 3,
+         .with_losses = num_tokens == 16 || num_tokens == 270});
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Settings, SortingRouters, ::testing::ValuesIn(kSettings),
                          [](const auto& setting) { return setting.param.name; });
+
+class SortingRouterInputs : public ::testing::TestWithParam<Distribution> {};
+
+TEST_P(SortingRouterInputs, GiveTheBytesOfRoutingAndThenSorting) {
+  const Setting small{"",
+                      {.num_experts = 37, .top_k = 5, .num_shared_experts = 1},
+                      {.block_rows = 4, .capacity = kByPosition}};
+  const Setting biased{"",
+                       {.num_experts = 256,
+                        .top_k = 8,
+                        .score_function = ScoreFunction::kSigmoid,
+                        .routed_scaling_factor = 2.5f},
+                       {.block_rows = 16}};
+  for (const DataType dtype : kAllDataTypes) {
+    expect_bytes_of_both(sorting_of(small), {.config = small.routing,
+                                             .num_tokens = 67,
+                                             .distribution = GetParam(),
+                                             .dtype = dtype,
+                                             .with_expert_mask = true,
+                                             .logits_padding = 3,
+                                             .output_padding = 1});
+    expect_bytes_of_both(sorting_of(biased), {.config = biased.routing,
+                                              .num_tokens = 35,
+                                              .distribution = GetParam(),
+                                              .dtype = dtype,
+                                              .weight_dtype = dtype,
+                                              .with_bias = true,
+                                              .with_token_mask = true,
+                                              .with_losses = false,
+                                              .with_counts = false});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Distributions, SortingRouterInputs, ::testing::ValuesIn(kAllDistributions),
+                         [](const auto& of) { return std::string(name_of(of.param)); });
+
+TEST(SortingRouter, BothSidesOf8192AssignmentsGiveTheSameBytesAsTheReference) {
+  for (const int64_t num_tokens : {1024, 1025}) {
+    const Setting setting{"", {.num_experts = 24, .top_k = 7, .num_shared_experts = 1}};
+    expect_bytes_of_both(sorting_of(setting), {.config = setting.routing,
+                                               .num_tokens = num_tokens,
+                                               .with_token_mask = true,
+                                               .with_losses = num_tokens == 1024});
+  }
+}
+
+TEST(SortingRouter, RowsWithoutAnAssignmentAreFilled) {
+  const Setting setting{"", {.num_experts = 160, .top_k = 8}, {.block_rows = 256}};
+  for (const int64_t num_tokens : {1, 21}) {
+    expect_bytes_of_both(sorting_of(setting),
+                         {.config = setting.routing, .num_tokens = num_tokens});
+  }
+}
+
+TEST(SortingRouter, ResidentExpertsArePreferredBeforeSorting) {
+  const Setting setting{"", {.num_experts = 48, .top_k = 4}, {.block_rows = 8}};
+  for (const int64_t num_tokens : {5, 60}) {
+    expect_bytes_of_both(sorting_of(setting), {.config = setting.routing,
+                                               .num_tokens = num_tokens,
+                                               .percent_resident = 50,
+                                               .residency = {.bonus = 0.5f}});
+  }
+}
 
 TEST(SortingRouter, ConfigsThatDisagreeAreRefused) {
   const auto refusal = [](int32_t num_experts, int32_t top_k) -> std::string {

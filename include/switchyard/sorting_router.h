@@ -12,9 +12,12 @@
 namespace switchyard {
 
 /// Routes batches and sorts their assignments by expert: the bytes of Router::route() and then
-/// Permuter::sort() on its ids and weights. On a GPU small batches take one launch from logits to
-/// permutation; larger ones overlap the launch of the sort with the routing. Thread-safe like
-/// Router.
+/// Permuter::sort() on its ids and weights. On GPUs of compute capability 9.0 on, whose blocks
+/// reach each other's memory in clusters, batches of up to 8192 assignments (num_tokens * top_k of
+/// the permutation) take one launch from logits to permutation; on older ones, up to 16 tokens of
+/// up to 8192 assignments. Larger batches, residency preferences, sacrificed_mass and capacities
+/// that may drop by weight take several, and the launch of the sort overlaps with the routing.
+/// Thread-safe like Router.
 class SortingRouter {
  public:
   /// @throws InvalidArgument  when either config is refused, or `permutation` is not for the ids

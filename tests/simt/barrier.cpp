@@ -14,7 +14,7 @@ std::string describe_call(Collective collective, CallSite site) {
 /// "3 thread(s), first thread (0,0,0) …, wait in __syncthreads() at file:line".
 std::string describe(const Barrier& barrier) {
   return std::to_string(barrier.num_arrived) + " thread(s), first " +
-         describe(block.threads[barrier.first_thread]) + ", wait in " +
+         describe(block->threads[barrier.first_thread]) + ", wait in " +
          describe_call(barrier.collective, barrier.site);
 }
 
@@ -33,16 +33,16 @@ int outcome(const Barrier& barrier) {
 
 void release(Barrier& barrier) {
   const auto result = static_cast<uint64_t>(outcome(barrier));
-  for (int i = 0; i < block.num_threads; ++i) {
-    block.threads[i].state = ThreadState::kReady;
-    block.threads[i].result = result;
+  for (int i = 0; i < block->num_threads; ++i) {
+    block->threads[i].state = ThreadState::kReady;
+    block->threads[i].result = result;
   }
-  for (int warp = 0; warp < block.num_warps; ++warp) {
-    block.warps[warp].ready = block.warps[warp].live;
+  for (int warp = 0; warp < block->num_warps; ++warp) {
+    block->warps[warp].ready = block->warps[warp].live;
   }
   barrier.num_arrived = 0;
   ++totals.barriers;
-  block.idle_atomics = 0;
+  cluster.idle_atomics = 0;
   if (race_observer != nullptr) race_observer->barrier();
 }
 
@@ -55,13 +55,13 @@ int meet_block(Collective collective, int predicate, CallSite site) {
   }
   if (has_fault()) leave();
   Thread& self = *current;
-  Barrier& barrier = block.barrier;
+  Barrier& barrier = block->barrier;
   self.collective = collective;
   self.site = site;
-  if (block.first_exited >= 0) {
+  if (block->first_exited >= 0) {
     record_fault(FaultKind::kBarrierDivergence,
                  where() + "waits in " + describe_call(collective, site) + ", but " +
-                     describe(block.threads[block.first_exited]) + " has exited and never will" +
+                     describe(block->threads[block->first_exited]) + " has exited and never will" +
                      describe_waiting());
     abandon();
   }
@@ -76,8 +76,8 @@ int meet_block(Collective collective, int predicate, CallSite site) {
   ++barrier.num_arrived;
   barrier.count += predicate != 0 ? 1 : 0;
   self.state = ThreadState::kAtBarrier;
-  block.warps[self.warp()].ready &= ~self.bit();
-  const bool complete = barrier.num_arrived == block.num_live;
+  block->warps[self.warp()].ready &= ~self.bit();
+  const bool complete = barrier.num_arrived == block->num_live;
   if (complete) release(barrier);
   // In a forward order the last to arrive may as well go on.
   if (!complete || settings().order != Order::kForward) leave();
@@ -85,10 +85,10 @@ int meet_block(Collective collective, int predicate, CallSite site) {
 }
 
 void exit_at_barrier(const Thread& thread) {
-  if (block.first_exited < 0) block.first_exited = thread.index;
-  if (block.barrier.num_arrived == 0) return;
+  if (block->first_exited < 0) block->first_exited = thread.index;
+  if (block->barrier.num_arrived == 0) return;
   record_fault(FaultKind::kBarrierDivergence,
-               where() + "exits while " + describe(block.barrier) + describe_waiting());
+               where() + "exits while " + describe(block->barrier) + describe_waiting());
   abandon();
 }
 

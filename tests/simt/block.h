@@ -1,4 +1,5 @@
-// The block that runs: its threads, warps and barrier. The executor's own parts share it.
+// The cluster that runs: its blocks with their threads, warps and barriers. The executor's own
+// parts share it. Without clusters a block is one by itself.
 #pragma once
 
 #include <vector_types.h>
@@ -19,7 +20,9 @@ inline constexpr int kLanes = 32;
 inline constexpr int kMaxThreads = 1024;
 inline constexpr int kMaxWarps = kMaxThreads / kLanes;
 
-enum class ThreadState : uint8_t { kReady, kInWarp, kAtBarrier, kExited };
+inline constexpr int kMaxClusterBlocks = 16;
+
+enum class ThreadState : uint8_t { kReady, kInWarp, kAtBarrier, kAtClusterBarrier, kExited };
 
 /// One CUDA thread. What a warp's meeting touches comes first, on one cache line.
 struct alignas(64) Thread {
@@ -32,8 +35,12 @@ struct alignas(64) Thread {
   uint8_t width = 0;
   Collective collective{};
   ThreadState state = ThreadState::kExited;
+  uint8_t rank = 0;  ///< of its block in the cluster
   Fiber fiber;
   uint3 position{};
+  // At the cluster's barrier, since the cluster began.
+  unsigned num_arrivals = 0;
+  unsigned num_waits = 0;
 
   [[nodiscard]] int warp() const { return index / kLanes; }
   [[nodiscard]] int lane() const { return index % kLanes; }
@@ -74,10 +81,32 @@ struct Block {
   int num_warps = 0;
   int num_live = 0;
   int first_exited = -1;  ///< thread, -1 while there is none
-  int64_t idle_atomics = 0;
+  int rank = 0;           ///< in the cluster
+  uint3 position{};       ///< in the grid
+  /// Of a random order's blocks two in three have strict random priorities of their warps, so that
+  /// one runs far ahead of another; in the others a warp keeps running three times in four.
+  bool has_priorities = false;
+  int warps_by_priority[kMaxWarps];
 };
 
-extern Block block;
+/// The barrier of a cluster, which threads pass in two steps.
+struct ClusterBarrier {
+  int num_arrived = 0;
+  const Thread* first = nullptr;  ///< to arrive
+  CallSite site;
+  unsigned num_completed = 0;
+};
+
+struct Cluster {
+  Block blocks[kMaxClusterBlocks];
+  int num_blocks = 0;
+  ClusterBarrier barrier;
+  const Thread* first_exited = nullptr;
+  int64_t idle_atomics = 0;  ///< in a row, of all threads
+};
+
+extern Cluster cluster;
+extern Block* block;     ///< whose thread runs
 extern Thread* current;  ///< nullptr while host code runs
 extern Statistics totals;
 extern test::RandomStream choices;  ///< of random orders
@@ -93,6 +122,8 @@ bool has_fault();
 std::string describe(const Thread& thread);
 /// "kernel K block (0,0,0): ".
 std::string describe_block();
+/// " of block (0,0,0)", or nothing where the cluster has no other block than the running one.
+std::string describe_block_of(const Thread& thread);
 /// Who waits where.
 std::string describe_waiting();
 
@@ -101,8 +132,9 @@ void leave();
 /// Gives the lanes that have arrived their results and makes them ready.
 void complete_meeting(int warp, int meeting);
 
-// What others wait for cannot exit: both end the launch if somebody waits for `thread`.
+// What others wait for cannot exit: all of them end the launch if somebody waits for `thread`.
 void exit_at_barrier(const Thread& thread);
+void exit_at_cluster_barrier(const Thread& thread);
 void exit_meetings(const Thread& thread);
 
 }  // namespace switchyard::simt

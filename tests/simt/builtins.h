@@ -20,7 +20,8 @@ extern dim3 blockDim;
 extern dim3 gridDim;
 inline constexpr int warpSize = 32;
 
-// One block runs at a time, so plain arrays would do; these are also bounded and start as garbage.
+// One host thread runs all, so plain arrays would do; these are also bounded, start as garbage and
+// are each block's own.
 #undef __shared__
 #define SIMT_SHARED(type, name, ...)                                                              \
   using name##_shared_type = type __VA_ARGS__;                                                    \

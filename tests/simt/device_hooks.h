@@ -48,6 +48,15 @@ void pause();
 void* static_shared(const void* key, size_t bytes, size_t alignment, const char* name);
 void* dynamic_shared();
 
+/// Where another block of the cluster has what this block has at `address`, in shared memory.
+void* shared_of_block(const void* address, unsigned rank);
+unsigned cluster_rank();
+unsigned cluster_size();
+/// The two steps of the cluster's barrier: nobody comes out of the second before all threads of all
+/// blocks have taken the first.
+void arrive_at_cluster(CallSite site = CallSite::here());
+void wait_for_cluster(CallSite site = CallSite::here());
+
 /// Grows while kernels run.
 int64_t clock();
 

@@ -26,62 +26,77 @@ struct Executing {
 };
 
 void prepare_threads(dim3 size) {
-  block.num_threads = static_cast<int>(size.x * size.y * size.z);
-  block.num_warps = (block.num_threads + kLanes - 1) / kLanes;
-  for (int i = 0; i < block.num_threads; ++i) {
-    Thread& thread = block.threads[i];
+  block->num_threads = static_cast<int>(size.x * size.y * size.z);
+  block->num_warps = (block->num_threads + kLanes - 1) / kLanes;
+  for (int i = 0; i < block->num_threads; ++i) {
+    Thread& thread = block->threads[i];
     const auto index = static_cast<unsigned>(i);
     thread.index = i;
+    thread.rank = static_cast<uint8_t>(block->rank);
     thread.position = {index % size.x, index / size.x % size.y, index / (size.x * size.y)};
     if (thread.fiber.context == nullptr) prepare_fiber(thread.fiber, run_fiber, thread.lane());
   }
 }
 
-/// The order of blocks: a multiple of each number modulo their count, which visits each once.
-class BlockOrder {
+/// The order of clusters: a multiple of each number modulo their count, which visits each once.
+class ClusterOrder {
  public:
-  explicit BlockOrder(int64_t num_blocks) : num_blocks_(num_blocks) {
+  explicit ClusterOrder(int64_t num_clusters) : num_clusters_(num_clusters) {
     if (settings().order == Order::kReverse) {
-      first_ = num_blocks - 1;
-      step_ = num_blocks - 1;
+      first_ = num_clusters - 1;
+      step_ = num_clusters - 1;
     } else if (settings().order == Order::kRandom) {
-      first_ = choices.below(num_blocks);
+      first_ = choices.below(num_clusters);
       do {
-        step_ = choices.below(num_blocks) | 1;
-      } while (std::gcd(step_, num_blocks) != 1);
+        step_ = choices.below(num_clusters) | 1;
+      } while (std::gcd(step_, num_clusters) != 1);
     }
   }
   [[nodiscard]] int64_t operator[](int64_t i) const {
-    return static_cast<int64_t>((static_cast<__int128>(i) * step_ + first_) % num_blocks_);
+    return static_cast<int64_t>((static_cast<__int128>(i) * step_ + first_) % num_clusters_);
   }
 
  private:
-  int64_t num_blocks_;
+  int64_t num_clusters_;
   int64_t first_ = 0;
   int64_t step_ = 1;
 };
 
-void run_block(const Launch& launch, int64_t index) {
-  const dim3 grid = launch.grid;
-  blockIdx = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
-              static_cast<unsigned>(index / (int64_t{grid.x} * grid.y))};
-  begin_block_schedule();
-  if (race_observer != nullptr) race_observer->begin_block();
-  begin_shared_memory(launch.dynamic_shared_bytes);
+uint3 position_of(dim3 grid, int64_t index) {
+  return {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+          static_cast<unsigned>(index / (int64_t{grid.x} * grid.y))};
+}
+
+/// Runs the blocks of one cluster together; `index` counts clusters.
+void run_cluster(const Launch& launch, int64_t index) {
+  cluster.barrier = {};
+  cluster.first_exited = nullptr;
+  cluster.idle_atomics = 0;
+  if (race_observer != nullptr) race_observer->begin_cluster();
+  for (int rank = 0; rank < cluster.num_blocks; ++rank) {
+    block = &cluster.blocks[rank];
+    block->position = blockIdx = position_of(launch.grid, index * cluster.num_blocks + rank);
+    begin_block_schedule();
+    begin_shared_memory(launch.dynamic_shared_bytes);
+    ++totals.blocks;
+    totals.threads += block->num_threads;
+  }
+  const bool reverse = settings().order == Order::kReverse;
+  block = &cluster.blocks[reverse ? cluster.num_blocks - 1 : 0];
   run_threads();
-  if (!has_fault()) check_shared_memory();
-  ++totals.blocks;
-  totals.threads += block.num_threads;
 }
 
 /// Fibers that a fault stopped in mid-kernel start anew. Device code owns nothing to unwind.
 void forget_threads() {
-  for (int i = 0; i < block.num_threads; ++i) {
-    Thread& thread = block.threads[i];
-    if (thread.state != ThreadState::kExited) {
-      prepare_fiber(thread.fiber, run_fiber, thread.lane());
+  for (int rank = 0; rank < cluster.num_blocks; ++rank) {
+    Block& member = cluster.blocks[rank];
+    for (int i = 0; i < member.num_threads; ++i) {
+      Thread& thread = member.threads[i];
+      if (thread.state != ThreadState::kExited) {
+        prepare_fiber(thread.fiber, run_fiber, thread.lane());
+      }
+      thread.state = ThreadState::kExited;
     }
-    thread.state = ThreadState::kExited;
   }
 }
 
@@ -133,7 +148,12 @@ void execute(const Launch& launch) {
   choices = test::RandomStream(settings().seed + static_cast<uint64_t>(totals.launches));
   blockDim = launch.block;
   gridDim = launch.grid;
-  prepare_threads(launch.block);
+  cluster.num_blocks = static_cast<int>(launch.cluster_blocks);
+  for (int rank = 0; rank < cluster.num_blocks; ++rank) {
+    block = &cluster.blocks[rank];
+    block->rank = rank;
+    prepare_threads(launch.block);
+  }
   set_kernel_call(launch.call.get());
   ++totals.launches;
   static std::set<const void*> kernels;
@@ -145,8 +165,9 @@ void execute(const Launch& launch) {
     race_observer->begin_launch(launch);
   }
   const int64_t num_blocks = int64_t{gridDim.x} * gridDim.y * gridDim.z;
-  const BlockOrder order(num_blocks);
-  for (int64_t i = 0; i < num_blocks && !has_fault(); ++i) run_block(launch, order[i]);
+  const int64_t num_clusters = num_blocks / cluster.num_blocks;
+  const ClusterOrder order(num_clusters);
+  for (int64_t i = 0; i < num_clusters && !has_fault(); ++i) run_cluster(launch, order[i]);
   if (race_observer != nullptr) race_observer->end_launch();
 
   if (std::optional<Fault> fault = take_fault()) {

@@ -1,4 +1,5 @@
 // The texts in which faults are told.
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <optional>
@@ -167,6 +168,11 @@ std::string describe_block() {
   return "kernel " + running_kernel() + " block " + to_string(blockIdx) + ": ";
 }
 
+std::string describe_block_of(const Thread& thread) {
+  if (cluster.num_blocks == 1) return "";
+  return " of block " + to_string(cluster.blocks[thread.rank].position);
+}
+
 std::string where() {
   return describe_block() + (current != nullptr ? describe(*current) : "the host") + ": ";
 }
@@ -177,8 +183,7 @@ std::string describe_waiting() {
     std::string first;
   };
   std::map<std::string, Group> groups;
-  for (int i = 0; i < block.num_threads; ++i) {
-    const Thread& thread = block.threads[i];
+  const auto add = [&](const Thread& thread) {
     std::string what;
     switch (thread.state) {
       case ThreadState::kExited:
@@ -195,9 +200,16 @@ std::string describe_waiting() {
         what = std::string("waits in ") + to_string(thread.collective) + "() at " +
                to_string(thread.site);
         break;
+      case ThreadState::kAtClusterBarrier:
+        what = "waits in wait_for_cluster() at " + to_string(thread.site);
+        break;
     }
     Group& group = groups[what];
-    if (group.count++ == 0) group.first = describe(thread);
+    if (group.count++ == 0) group.first = describe(thread) + describe_block_of(thread);
+  };
+  for (int rank = 0; rank < cluster.num_blocks; ++rank) {
+    const Block& member = cluster.blocks[rank];
+    std::for_each(member.threads, member.threads + member.num_threads, add);
   }
   std::string text;
   for (const auto& [what, group] : groups) {

@@ -8,6 +8,7 @@
 #include "tests/simt/block.h"
 #include "tests/simt/device_memory.h"
 #include "tests/simt/executor.h"
+#include "tests/simt/shared_memory.h"
 
 #if defined(__x86_64__)
 #include <ucontext.h>
@@ -34,6 +35,7 @@ std::string describe(const siginfo_t& info) {
   if (is_unknown(info)) {
     return "accesses memory in a way that no address allows, such as without alignment";
   }
+  if (is_for_other_blocks(info.si_addr)) return "accesses " + describe_closed(info.si_addr);
   return "accesses " + hexadecimal(reinterpret_cast<uintptr_t>(info.si_addr)) + ", " +
          (device_memory().is_in_range(info.si_addr) ? device_memory().describe(info.si_addr)
                                                     : "where no memory is");

@@ -43,7 +43,8 @@ struct Launch {
   std::shared_ptr<const KernelCall> call;
   size_t call_bytes = 0;  ///< of *call, which kernels may read
   const void* stream = nullptr;
-  bool dependent = false;  ///< may start before the launch before it in the stream is done
+  bool dependent = false;       ///< may start before the launch before it in the stream is done
+  unsigned cluster_blocks = 1;  ///< consecutive blocks along x that run together
 };
 
 /// Checks the launch as cudaLaunchKernelExC does and hands it to the stream.
@@ -76,5 +77,11 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
 template <class... Parameters>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(Parameters...)) {
   return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
+}
+template <class... Parameters>
+cudaError_t cudaOccupancyMaxActiveClusters(int* num_clusters, void (*kernel)(Parameters...),
+                                           const cudaLaunchConfig_t* config) {
+  return cudaOccupancyMaxActiveClusters(num_clusters, reinterpret_cast<const void*>(kernel),
+                                        config);
 }
 // NOLINTEND(readability-identifier-naming)

@@ -7,6 +7,7 @@
 #include "tests/simt/device_hooks.h"
 #include "tests/simt/executor.h"
 #include "tests/simt/launch.h"
+#include "tests/simt/shared_memory.h"
 #include "tests/simt/symbols.h"
 
 namespace switchyard::simt {
@@ -125,6 +126,15 @@ void RaceDetector::check_byte(Region& region, const char* address, Kind kind, co
 }
 
 void RaceDetector::check(const char* address, size_t bytes, Kind kind, uint32_t code) {
+  if (is_for_other_blocks(address)) {
+    if (!is_open(address)) {
+      record_fault(FaultKind::kInvalidAccess,
+                   where() + std::string(verb(kind != Kind::kRead)) + std::to_string(bytes) +
+                       " bytes of " + describe_closed(address) + ", at " + line_of(code));
+      abandon();
+    }
+    address = own_view(address);
+  }
   Region* region = shadow_.find(address);
   if (region != nullptr && kind != Kind::kAtomic) {
     give_way();
@@ -184,8 +194,8 @@ void RaceDetector::begin_launch(const Launch& launch) {
 
 void RaceDetector::end_launch() { running_ = false; }
 
-void RaceDetector::begin_block() {
-  clocks_.begin_block();
+void RaceDetector::begin_cluster() {
+  clocks_.begin_cluster();
   shadow_.clear_shared_arrays();
 }
 
@@ -195,12 +205,16 @@ void RaceDetector::shared_array(const void* address, size_t bytes, const char* n
 
 void RaceDetector::barrier() { clocks_.barrier(); }
 
+void RaceDetector::waited_for_cluster() {
+  clocks_.waited_for_cluster(running_thread(), current->num_waits);
+}
+
 void RaceDetector::warp_barrier(int warp, unsigned lanes) { clocks_.warp_barrier(warp, lanes); }
 
 void RaceDetector::atomic(const void* address, size_t bytes, CallSite site) {
   if (!running_) return;
   check(byte_at(address), bytes, Kind::kAtomic, code_of(site));
-  clocks_.atomic(address, running_block(), running_thread());
+  clocks_.atomic(own_view(byte_at(address)), running_block(), running_thread());
 }
 
 void RaceDetector::fence() {

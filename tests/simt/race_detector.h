@@ -24,9 +24,10 @@ class RaceDetector final : public RaceObserver {
 
   void begin_launch(const Launch& launch) override;
   void end_launch() override;
-  void begin_block() override;
+  void begin_cluster() override;
   void shared_array(const void* address, size_t bytes, const char* name) override;
   void barrier() override;
+  void waited_for_cluster() override;
   void warp_barrier(int warp, unsigned lanes) override;
   void atomic(const void* address, size_t bytes, CallSite site) override;
   void fence() override;

@@ -16,10 +16,12 @@ class RaceObserver {
 
   virtual void begin_launch(const Launch& launch) = 0;
   virtual void end_launch() = 0;
-  virtual void begin_block() = 0;
+  virtual void begin_cluster() = 0;
   virtual void shared_array(const void* address, size_t bytes, const char* name) = 0;
 
   virtual void barrier() = 0;
+  /// The running thread has waited once more at its cluster's barrier.
+  virtual void waited_for_cluster() = 0;
   virtual void warp_barrier(int warp, unsigned lanes) = 0;
   virtual void atomic(const void* address, size_t bytes, CallSite site) = 0;
   virtual void fence() = 0;

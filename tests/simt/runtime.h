@@ -142,6 +142,8 @@ class Runtime {
   std::map<const char*, PinnedMemory>& pinned() { return pinned_; }
   /// The dynamic shared memory for which a kernel was opted in.
   std::map<const void*, int>& dynamic_limits() { return dynamic_limits_; }
+  /// Kernels that were opted in to clusters of more than 8 blocks.
+  std::set<const void*>& large_cluster_kernels() { return large_cluster_kernels_; }
 
   void reset();
 
@@ -161,6 +163,7 @@ class Runtime {
   unsigned long long num_captures_ = 0;
   std::map<const char*, PinnedMemory> pinned_;
   std::map<const void*, int> dynamic_limits_;
+  std::set<const void*> large_cluster_kernels_;
   cudaError_t sticky_error_ = cudaSuccess;
   std::optional<Fault> fault_;
   test::RandomStream choices_{1};

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "tests/simt/block.h"
 #include "tests/simt/device_memory.h"
 #include "tests/simt/executor.h"
 #include "tests/simt/runtime.h"
@@ -87,15 +88,47 @@ cudaError_t refuse(cudaError_t error, const std::string& text) {
   return Runtime::remember(error);
 }
 
+/// Blocks of a cluster that the device runs together and the kernel may ask for.
+unsigned most_cluster_blocks(const void* kernel) {
+  constexpr int kPortable = 8;
+  const bool opted = runtime().large_cluster_kernels().contains(kernel);
+  const int most = std::min(settings().max_cluster_blocks, kMaxClusterBlocks);
+  return static_cast<unsigned>(opted ? most : std::min(most, kPortable));
+}
+
+cudaError_t take_cluster(dim3 cluster, dim3 grid, Launch& launch) {
+  if (settings().compute_capability < 90) {
+    return refuse(cudaErrorNotSupported, "clusters need compute capability 9.0");
+  }
+  if (cluster.y != 1 || cluster.z != 1) {
+    return refuse(cudaErrorNotSupported, "clusters are executed along x only");
+  }
+  const unsigned most = most_cluster_blocks(launch.kernel);
+  if (cluster.x < 1 || cluster.x > most || grid.x % cluster.x != 0) {
+    return refuse(cudaErrorInvalidClusterSize,
+                  "clusters of " + std::to_string(cluster.x) + " blocks in a grid of " +
+                      std::to_string(grid.x) + "; they must divide it and have at most " +
+                      std::to_string(most));
+  }
+  launch.cluster_blocks = cluster.x;
+  return cudaSuccess;
+}
+
 /// Checks the attributes; `launch` learns from them.
 cudaError_t take_attributes(const cudaLaunchConfig_t& config, Launch& launch) {
   for (unsigned i = 0; i < config.numAttrs; ++i) {
     const cudaLaunchAttributeID id = config.attrs[i].id;
-    if (id == cudaLaunchAttributeClusterDimension || id == cudaLaunchAttributeCooperative) {
-      return refuse(cudaErrorNotSupported, "clusters and cooperative grids cannot be executed");
+    const cudaLaunchAttributeValue& value = config.attrs[i].val;
+    if (id == cudaLaunchAttributeCooperative) {
+      return refuse(cudaErrorNotSupported, "cooperative grids cannot be executed");
+    }
+    if (id == cudaLaunchAttributeClusterDimension) {
+      const dim3 cluster(value.clusterDim.x, value.clusterDim.y, value.clusterDim.z);
+      const cudaError_t error = take_cluster(cluster, config.gridDim, launch);
+      if (error != cudaSuccess) return error;
     }
     if (id != cudaLaunchAttributeProgrammaticStreamSerialization) continue;
-    launch.dependent = config.attrs[i].val.programmaticStreamSerializationAllowed != 0;
+    launch.dependent = value.programmaticStreamSerializationAllowed != 0;
     if (settings().compute_capability < 90) {
       return refuse(cudaErrorNotSupported, "a dependent launch needs compute capability 9.0");
     }
@@ -192,6 +225,14 @@ cudaError_t CUDARTAPI cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute
                                            int value) {
   const auto guard = runtime().lock();
   if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+  if (attribute == cudaFuncAttributeNonPortableClusterSizeAllowed) {
+    if (value != 0) {
+      runtime().large_cluster_kernels().insert(kernel);
+    } else {
+      runtime().large_cluster_kernels().erase(kernel);
+    }
+    return cudaSuccess;
+  }
   const bool fits = value >= 0 && static_cast<size_t>(value) <= kMaxSharedBytes;
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || !fits) {
     return Runtime::remember(cudaErrorInvalidValue);
@@ -206,7 +247,7 @@ cudaError_t CUDARTAPI cudaFuncGetAttributes(cudaFuncAttributes* attributes, cons
   attributes->maxThreadsPerBlock = switchyard::simt::kMaxThreadsPerBlock;
   attributes->numRegs = 32;
   attributes->binaryVersion = settings().compute_capability;
-  attributes->ptxVersion = settings().compute_capability;
+  attributes->ptxVersion = std::min(settings().compiled_for, settings().compute_capability);
   const auto opted = runtime().dynamic_limits().find(kernel);
   attributes->maxDynamicSharedSizeBytes = opted == runtime().dynamic_limits().end()
                                               ? static_cast<int>(kDefaultSharedBytes)
@@ -235,6 +276,17 @@ cudaError_t CUDARTAPI cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* num_blo
                                                                     size_t dynamic_shared_bytes) {
   return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
       num_blocks, kernel, num_threads, dynamic_shared_bytes, cudaOccupancyDefault);
+}
+
+/// One where a launch like that is possible, 0 otherwise.
+cudaError_t CUDARTAPI cudaOccupancyMaxActiveClusters(int* num_clusters, const void* kernel,
+                                                     const cudaLaunchConfig_t* config) {
+  const auto guard = runtime().lock();
+  switchyard::simt::Launch launch;
+  launch.kernel = kernel;
+  const cudaError_t error = switchyard::simt::take_attributes(*config, launch);
+  *num_clusters = error == cudaSuccess ? 1 : 0;
+  return error;
 }
 
 /// Untyped arguments cannot be passed on to a host function, so kernels are launched by the typed

@@ -8,6 +8,7 @@
 #include "tests/simt/device_hooks.h"
 #include "tests/simt/executor.h"
 #include "tests/simt/race_observer.h"
+#include "tests/simt/shared_memory.h"
 
 // NOLINTBEGIN(readability-identifier-naming)
 uint3 threadIdx;
@@ -18,7 +19,8 @@ dim3 gridDim;
 
 namespace switchyard::simt {
 
-Block block;
+Cluster cluster;
+Block* block = cluster.blocks;
 Thread* current = nullptr;
 bool is_executor_running = false;
 Statistics totals;
@@ -29,10 +31,7 @@ namespace {
 
 const KernelCall* kernel_call = nullptr;
 
-/// Of a random order's blocks two in three have strict random priorities of their warps, so that
-/// one runs far ahead of another; in the others a warp keeps running three times in four.
-bool has_priorities = false;
-int warps_by_priority[kMaxWarps];
+unsigned num_turns = 0;  // of threads that gave way to another block
 
 /// nullptr is the host.
 void switch_to(Thread* next) {
@@ -40,7 +39,11 @@ void switch_to(Thread* next) {
   if (next == self) return;
   ++totals.switches;
   current = next;
-  if (next != nullptr) threadIdx = next->position;
+  if (next != nullptr) {
+    block = &cluster.blocks[next->rank];
+    blockIdx = block->position;
+    threadIdx = next->position;
+  }
   switch_fiber(self != nullptr ? &self->fiber : nullptr, next != nullptr ? &next->fiber : nullptr);
 }
 
@@ -58,13 +61,13 @@ int pick_lane(unsigned lanes) {
 }
 
 Thread* ready_thread(int warp) {
-  return &block.threads[warp * kLanes + pick_lane(block.warps[warp].ready)];
+  return &block->threads[warp * kLanes + pick_lane(block->warps[warp].ready)];
 }
 
 /// Resolves one opportunistic meeting, which has no set of lanes to wait for.
 bool resolve_active_mask(int warp) {
-  for (int i = 0; i < block.warps[warp].num_meetings; ++i) {
-    if (block.warps[warp].meetings[i].collective != Collective::kActiveMask) continue;
+  for (int i = 0; i < block->warps[warp].num_meetings; ++i) {
+    if (block->warps[warp].meetings[i].collective != Collective::kActiveMask) continue;
     complete_meeting(warp, i);
     return true;
   }
@@ -73,12 +76,12 @@ bool resolve_active_mask(int warp) {
 
 Thread* thread_by_priority() {
   if (choices.chance(1)) {
-    std::swap(warps_by_priority[choices.below(block.num_warps)],
-              warps_by_priority[choices.below(block.num_warps)]);
+    std::swap(block->warps_by_priority[choices.below(block->num_warps)],
+              block->warps_by_priority[choices.below(block->num_warps)]);
   }
-  for (int i = 0; i < block.num_warps; ++i) {
-    const int warp = warps_by_priority[i];
-    if (block.warps[warp].ready != 0) return ready_thread(warp);
+  for (int i = 0; i < block->num_warps; ++i) {
+    const int warp = block->warps_by_priority[i];
+    if (block->warps[warp].ready != 0) return ready_thread(warp);
   }
   return nullptr;
 }
@@ -86,43 +89,87 @@ Thread* thread_by_priority() {
 /// A thread of the next warp that has one ready; `warp` itself comes last.
 Thread* thread_of_another_warp(int warp) {
   const Order order = settings().order;
-  const int step = order == Order::kReverse ? block.num_warps - 1 : 1;
-  int candidate = order == Order::kRandom ? static_cast<int>(choices.below(block.num_warps))
-                                          : (warp + step) % block.num_warps;
-  for (int i = 0; i < block.num_warps; ++i) {
-    if (block.warps[candidate].ready != 0) return ready_thread(candidate);
-    candidate = (candidate + step) % block.num_warps;
+  const int step = order == Order::kReverse ? block->num_warps - 1 : 1;
+  int candidate = order == Order::kRandom ? static_cast<int>(choices.below(block->num_warps))
+                                          : (warp + step) % block->num_warps;
+  for (int i = 0; i < block->num_warps; ++i) {
+    if (block->warps[candidate].ready != 0) return ready_thread(candidate);
+    candidate = (candidate + step) % block->num_warps;
   }
   return nullptr;
 }
 
-/// The next thread when one of `warp` stops; nullptr when none can run.
-Thread* pick_thread(int warp, bool leave_warp) {
+/// The block's next thread when one of `warp` stops; nullptr when none can run.
+Thread* pick_in_block(int warp, bool leave_warp) {
   const bool random = settings().order == Order::kRandom;
-  if (block.warps[warp].ready == 0) resolve_active_mask(warp);
-  if (random && has_priorities && !leave_warp) {
+  if (block->warps[warp].ready == 0) resolve_active_mask(warp);
+  if (random && block->has_priorities && !leave_warp) {
     if (Thread* thread = thread_by_priority()) return thread;
   }
-  const bool stay = block.warps[warp].ready != 0 && !leave_warp;
+  const bool stay = block->warps[warp].ready != 0 && !leave_warp;
   if (stay && !(random && choices.chance(25))) return ready_thread(warp);
   if (Thread* thread = thread_of_another_warp(warp)) return thread;
-  for (int other = 0; other < block.num_warps; ++other) {
+  for (int other = 0; other < block->num_warps; ++other) {
     if (resolve_active_mask(other)) return ready_thread(other);
   }
   return nullptr;
 }
 
+/// A thread of the next block that has one ready, from `first_warp` on.
+Thread* thread_of_another_block(int first_warp) {
+  Block* const own = block;
+  const Order order = settings().order;
+  const int step = order == Order::kReverse ? cluster.num_blocks - 1 : 1;
+  int candidate = order == Order::kRandom ? static_cast<int>(choices.below(cluster.num_blocks))
+                                          : (own->rank + step) % cluster.num_blocks;
+  Thread* found = nullptr;
+  for (int i = 0; i < cluster.num_blocks && found == nullptr; ++i) {
+    block = &cluster.blocks[candidate];
+    if (block != own) found = pick_in_block(first_warp, false);
+    candidate = (candidate + step) % cluster.num_blocks;
+  }
+  block = own;
+  return found;
+}
+
+int first_warp() { return settings().order == Order::kReverse ? block->num_warps - 1 : 0; }
+
+/// The next thread when one of `warp` stops; nullptr when none of the cluster can run.
+Thread* pick_thread(int warp) {
+  if (cluster.num_blocks == 1) return pick_in_block(warp, false);
+  constexpr int kPercentLeaving = 10;
+  const bool stay = settings().order != Order::kRandom || !choices.chance(kPercentLeaving);
+  if (stay) {
+    if (Thread* thread = pick_in_block(warp, false)) return thread;
+  }
+  if (Thread* thread = thread_of_another_block(first_warp())) return thread;
+  return stay ? nullptr : pick_in_block(warp, false);
+}
+
+/// The next thread when one of `warp` gives way, so that all warps of all blocks get their turns.
+Thread* pick_other_thread(int warp) {
+  constexpr unsigned kTurns = 4;  // in a block
+  if (cluster.num_blocks > 1 && ++num_turns % kTurns == 0) {
+    const auto warps = static_cast<unsigned>(block->num_warps);
+    const auto first = static_cast<int>(num_turns / kTurns % warps);
+    if (Thread* thread = thread_of_another_block(first)) return thread;
+  }
+  if (Thread* thread = pick_in_block(warp, true)) return thread;
+  return cluster.num_blocks > 1 ? thread_of_another_block(first_warp()) : nullptr;
+}
+
 /// Takes the running thread out of the block; comes back when the next block starts it.
 void exit_thread() {
   Thread& self = *current;
-  block.idle_atomics = 0;
+  cluster.idle_atomics = 0;
   exit_meetings(self);
   exit_at_barrier(self);
+  exit_at_cluster_barrier(self);
   self.state = ThreadState::kExited;
-  Warp& warp = block.warps[self.warp()];
+  Warp& warp = block->warps[self.warp()];
   warp.live &= ~self.bit();
   warp.ready &= ~self.bit();
-  --block.num_live;
+  if (--block->num_live == 0) end_shared_memory();
   leave();
 }
 
@@ -143,57 +190,64 @@ void run_fiber() {
 }
 
 void begin_block_schedule() {
-  block.barrier.num_arrived = 0;
-  block.num_live = block.num_threads;
-  block.first_exited = -1;
-  block.idle_atomics = 0;
-  for (int i = 0; i < block.num_threads; ++i) block.threads[i].state = ThreadState::kReady;
-  for (int i = 0; i < block.num_warps; ++i) {
-    const int lanes = std::min(kLanes, block.num_threads - i * kLanes);
-    Warp& warp = block.warps[i];
+  block->barrier.num_arrived = 0;
+  block->num_live = block->num_threads;
+  block->first_exited = -1;
+  for (int i = 0; i < block->num_threads; ++i) {
+    Thread& thread = block->threads[i];
+    thread.state = ThreadState::kReady;
+    thread.num_arrivals = thread.num_waits = 0;
+  }
+  for (int i = 0; i < block->num_warps; ++i) {
+    const int lanes = std::min(kLanes, block->num_threads - i * kLanes);
+    Warp& warp = block->warps[i];
     warp.existing = lanes == kLanes ? ~0u : (1u << lanes) - 1;
     warp.live = warp.ready = warp.existing;
     warp.num_meetings = 0;
   }
   if (settings().order != Order::kRandom) return;
-  has_priorities = choices.below(3) != 0;
-  std::iota(warps_by_priority, warps_by_priority + block.num_warps, 0);
-  for (int i = block.num_warps - 1; i > 0; --i) {
-    std::swap(warps_by_priority[i], warps_by_priority[choices.below(i + 1)]);
+  int* const warps = block->warps_by_priority;
+  block->has_priorities = choices.below(3) != 0;
+  std::iota(warps, warps + block->num_warps, 0);
+  for (int i = block->num_warps - 1; i > 0; --i) {
+    std::swap(warps[i], warps[choices.below(i + 1)]);
   }
 }
 
 void run_threads() {
-  switch_to(pick_thread(settings().order == Order::kReverse ? block.num_warps - 1 : 0, false));
-  if (!has_fault() && block.num_live > 0) {
+  switch_to(pick_in_block(first_warp(), false));
+  if (has_fault()) return;
+  for (int i = 0; i < cluster.num_blocks; ++i) {
+    if (cluster.blocks[i].num_live == 0) continue;
     record_fault(FaultKind::kDeadlock, describe_block() + "no thread can run" + describe_waiting());
+    return;
   }
 }
 
-void leave() { switch_to(has_fault() ? nullptr : pick_thread(current->warp(), false)); }
+void leave() { switch_to(has_fault() ? nullptr : pick_thread(current->warp())); }
 
 void yield() {
   const ExecutorScope scope;
   if (current == nullptr) return;
   if (has_fault()) leave();
-  if (block.idle_atomics > settings().max_idle_atomics) {
+  if (cluster.idle_atomics > settings().max_idle_atomics) {
     record_fault(FaultKind::kLivelock,
-                 where() + std::to_string(block.idle_atomics) +
-                     " atomics in a row changed nothing; blocks run one at a time, "
+                 where() + std::to_string(cluster.idle_atomics) +
+                     " atomics in a row changed nothing; clusters of blocks run one at a time, "
                      "so none may wait for another" +
                      describe_waiting());
     abandon();
   }
   const Thread& self = *current;
-  Warp& warp = block.warps[self.warp()];
+  Warp& warp = block->warps[self.warp()];
   // Fair to its warp first: whoever it waits for may be a later lane.
   const unsigned later_lanes = warp.ready & ~(self.bit() | (self.bit() - 1));
   warp.ready &= ~self.bit();
   Thread* next = nullptr;
   if (settings().order != Order::kRandom && later_lanes != 0) {
-    next = &block.threads[self.warp() * kLanes + std::countr_zero(later_lanes)];
+    next = &block->threads[self.warp() * kLanes + std::countr_zero(later_lanes)];
   } else {
-    next = pick_thread(self.warp(), true);
+    next = pick_other_thread(self.warp());
   }
   warp.ready |= self.bit();
   if (next != nullptr) switch_to(next);
@@ -202,7 +256,7 @@ void yield() {
 void pause() {
   const ExecutorScope scope;
   constexpr int64_t kAtomics = 64;  // that it stands for
-  block.idle_atomics += kAtomics;
+  cluster.idle_atomics += kAtomics;
   yield();
 }
 
@@ -221,8 +275,8 @@ void before_atomic(const void* address, size_t bytes, CallSite site) {
 void after_atomic(bool changed) {
   constexpr int64_t kPatience = 64;  // atomics without effect before another thread gets its turn
   if (changed) {
-    block.idle_atomics = 0;
-  } else if (++block.idle_atomics % kPatience == 0) {
+    cluster.idle_atomics = 0;
+  } else if (++cluster.idle_atomics % kPatience == 0) {
     yield();
   }
 }

@@ -1,4 +1,4 @@
-// Which thread of the block runs next.
+// Which thread of the cluster runs next.
 #pragma once
 
 #include "tests/simt/block.h"
@@ -6,10 +6,11 @@
 
 namespace switchyard::simt {
 
-/// Makes every thread of the block ready and draws the order of its warps.
+/// Makes every thread of `block` ready and draws the order of its warps.
 void begin_block_schedule();
 
-/// Runs the block until every thread has exited, a fault stops it or none can run.
+/// Runs the cluster, `block` first, until every thread has exited, a fault stops it or none can
+/// run.
 void run_threads();
 
 /// What a fiber does, one block after the other.

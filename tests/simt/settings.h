@@ -33,6 +33,8 @@ struct Settings {
   int num_devices = 1;  ///< up to kMaxDevices; any of them runs kernels in any device's memory
   int num_multiprocessors = 4;
   int compute_capability = 90;  ///< 10 * major + minor
+  int compiled_for = 90;        ///< what cudaFuncGetAttributes says of kernels, in the same terms
+  int max_cluster_blocks = 16;  ///< that the device can run together; beyond 8 only where opted in
   int64_t device_memory_bytes = int64_t{4} << 30;
 };
 

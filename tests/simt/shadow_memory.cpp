@@ -39,16 +39,25 @@ void ShadowMemory::remove_allocation(const char* begin) {
 }
 
 void ShadowMemory::add_shared_array(const char* begin, size_t bytes, const char* name) {
-  const SharedArena arena = shared_arena();
-  if (arena_cells_ == nullptr) arena_cells_ = map_cells(arena.bytes);
-  arrays_.push_back({begin, begin + bytes, arena_cells_ + (begin - arena.begin), true,
-                     "shared array '" + std::string(name) + "'"});
+  const SharedArenas arenas = shared_arenas();
+  if (arena_cells_ == nullptr) arena_cells_ = map_cells(arenas.bytes);
+  const auto offset = static_cast<size_t>(begin - arenas.begin);
+  const size_t rank = offset / arenas.bytes_of_block;
+  const std::string of_block =
+      cluster.num_blocks > 1 ? " in block " + std::to_string(rank) + " of its cluster" : "";
+  arrays_[rank].push_back({begin, begin + bytes, arena_cells_ + offset, true,
+                           "shared array '" + std::string(name) + "'" + of_block});
 }
 
 Region* ShadowMemory::find(const char* address) {
   if (latest_ != nullptr && latest_->holds(address)) return latest_;
-  for (Region& array : arrays_) {
-    if (array.holds(address)) return &array;
+  const SharedArenas arenas = shared_arenas();
+  if (arenas.begin != nullptr && address >= arenas.begin && address < arenas.begin + arenas.bytes) {
+    const auto offset = static_cast<size_t>(address - arenas.begin);
+    for (Region& array : arrays_[offset / arenas.bytes_of_block]) {
+      if (array.holds(address)) return &array;
+    }
+    return nullptr;
   }
   const auto above = allocations_.upper_bound(address);
   if (above == allocations_.begin()) return nullptr;

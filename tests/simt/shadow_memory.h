@@ -7,13 +7,17 @@
 #include <string>
 #include <vector>
 
+#include "tests/simt/block.h"
+
 namespace switchyard::simt {
 
-/// Who touched a byte, and when by the clocks that order a block's threads. Epochs and clocks wrap
-/// around after 65,536 barriers of a block, so a race across as many may be missed.
+/// Who touched a byte, and when by the clocks that order a cluster's threads. Epochs and clocks
+/// wrap around after 65,536 barriers of a block and phases after 256 of a cluster, so a race across
+/// as many may be missed.
 struct Access {
-  uint32_t block = 0;
-  uint32_t generation : 21 = 0;  ///< of the launch, or in shared memory of the block; 0 for none
+  uint32_t block : 24 = 0;
+  uint32_t phase : 8 = 0;        ///< arrivals of the thread at its cluster's barrier
+  uint32_t generation : 21 = 0;  ///< of the launch, or in shared memory of the cluster; 0 for none
   uint32_t atomic : 1 = 0;
   uint32_t thread : 10 = 0;
   uint16_t epoch = 0;
@@ -26,7 +30,7 @@ struct ShadowCell {
   Access write;
   Access read;
   Access other_read;
-  uint8_t initialized = 0;  ///< in shared memory a number that stands for the block
+  uint8_t initialized = 0;  ///< in shared memory a number that stands for the cluster
 };
 
 /// Memory that threads share: a device or pinned allocation, or an array in shared memory.
@@ -50,7 +54,9 @@ class ShadowMemory {
   void add_allocation(const char* begin, size_t bytes);
   void remove_allocation(const char* begin);
 
-  void clear_shared_arrays() { arrays_.clear(); }
+  void clear_shared_arrays() {
+    for (std::vector<Region>& arrays : arrays_) arrays.clear();
+  }
   void add_shared_array(const char* begin, size_t bytes, const char* name);
 
   /// nullptr for memory that threads do not share or that is none.
@@ -58,7 +64,7 @@ class ShadowMemory {
 
  private:
   std::map<const char*, Region> allocations_;
-  std::vector<Region> arrays_;  ///< of the running block
+  std::vector<Region> arrays_[kMaxClusterBlocks];  ///< of the running cluster's blocks
   Region* latest_ = nullptr;
   ShadowCell* arena_cells_ = nullptr;
 };

@@ -1,7 +1,8 @@
 // Everything that a kernel's source sees of the executor when a host compiler reads it.
 //
-// The executor runs the kernels of cuda/ without a GPU: one fiber for each CUDA thread, one block
-// at a time, on one host thread. It is made to find mistakes, not to be fast.
+// The executor runs the kernels of cuda/ without a GPU: one fiber for each CUDA thread, one block,
+// or one cluster of them, at a time, on one host thread. It is made to find mistakes, not to be
+// fast.
 #pragma once
 
 #if defined(__CUDACC__)

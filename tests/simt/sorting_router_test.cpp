@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "cuda/sorting_router.h"
 #include "switchyard/buffer.h"
 #include "switchyard/errors.h"
 #include "tests/routing_inputs.h"
@@ -49,20 +50,12 @@ class SortedRouting {
 
   /// `offsets` takes the place of the permutation's own.
   void route(bool with_counts, StreamView stream = {}, int64_t* offsets = nullptr) {
-    RoutingInputs inputs;
-    inputs.logits = MatrixView<const float>(logits_.data(), num_tokens_, num_experts());
-    RoutingResult result;
-    result.expert_ids = ids_.matrix(num_tokens_, top_k());
-    result.gate_weights = weights_.matrix(num_tokens_, top_k());
-    if (with_counts) result.tokens_per_expert = {counts_.data(), num_experts()};
-    router_.route(inputs, result,
-                  {{tokens_per_expert_.data(), num_experts()},
-                   {offsets != nullptr ? offsets : expert_offsets_.data(), num_experts() + 1},
-                   {row_to_assignment_.data(), sizes_.num_rows},
-                   assignment_to_row_.matrix(num_tokens_, top_k()),
-                   {block_experts_.data(), sizes_.num_blocks},
-                   totals_.data()},
-                  workspace_.bytes(), stream);
+    router_.route(inputs(), result(with_counts), permutation(offsets), workspace_.bytes(), stream);
+  }
+
+  /// By another implementation, which trusts its arguments.
+  void route_by(const SortingRouter::Implementation& other) {
+    other.route(inputs(), result(true), permutation(nullptr), workspace_.bytes(), {});
   }
 
   /// Compares with the reference for the same seed.
@@ -87,6 +80,26 @@ class SortedRouting {
   static bool equal(const Buffer<T>& one, const Buffer<T>& other) {
     return std::equal(one.begin(), one.end(), other.begin(), other.end());
   }
+  [[nodiscard]] RoutingInputs inputs() const {
+    RoutingInputs inputs;
+    inputs.logits = MatrixView<const float>(logits_.data(), num_tokens_, num_experts());
+    return inputs;
+  }
+  [[nodiscard]] RoutingResult result(bool with_counts) {
+    RoutingResult result;
+    result.expert_ids = ids_.matrix(num_tokens_, top_k());
+    result.gate_weights = weights_.matrix(num_tokens_, top_k());
+    if (with_counts) result.tokens_per_expert = {counts_.data(), num_experts()};
+    return result;
+  }
+  [[nodiscard]] Permutation permutation(int64_t* offsets) {
+    return {{tokens_per_expert_.data(), num_experts()},
+            {offsets != nullptr ? offsets : expert_offsets_.data(), num_experts() + 1},
+            {row_to_assignment_.data(), sizes_.num_rows},
+            assignment_to_row_.matrix(num_tokens_, top_k()),
+            {block_experts_.data(), sizes_.num_blocks},
+            totals_.data()};
+  }
   [[nodiscard]] int32_t num_experts() const { return router_.router().config().num_experts; }
   [[nodiscard]] int32_t top_k() const { return router_.router().config().top_k; }
 
@@ -106,43 +119,99 @@ class SortedRouting {
   Buffer<std::byte> workspace_;
 };
 
-TEST(CudaSortingRouter, AFewTokensTakeOneLaunch) {
-  const auto launches = [](const SortingRouter& router, int64_t num_tokens, bool with_counts) {
-    SortedRouting batch(router, num_tokens);
-    batch.fill(1);
-    const int64_t before = simt::statistics().launches;
-    batch.route(with_counts);
-    synchronize(Backend::kCuda);
-    batch.expect_sorted(1);
-    return simt::statistics().launches - before;
-  };
-  const SortingRouter router(kRouting, kSorting, Backend::kCuda);
-  EXPECT_EQ(launches(router, 1, true), 1);
-  EXPECT_EQ(launches(router, 16, true), 1);
-  EXPECT_EQ(launches(router, 17, false), 2);
-  EXPECT_EQ(launches(router, 1365, true), 3);  // clears counts, routes, sorts 8190 assignments
-  EXPECT_EQ(launches(router, 1366, true), 5);
-  const SortingRouter large({.num_experts = 513, .top_k = 2}, {.num_experts = 513, .top_k = 2},
-                            Backend::kCuda);
-  EXPECT_EQ(launches(large, 1, true), 2);
+/// Launches of one call, whose results are those of the reference.
+int64_t launches(const SortingRouter& router, int64_t num_tokens, bool with_counts) {
+  SortedRouting batch(router, num_tokens);
+  batch.fill(1);
+  const int64_t before = simt::statistics().launches;
+  batch.route(with_counts);
+  synchronize(Backend::kCuda);
+  batch.expect_sorted(1);
+  return simt::statistics().launches - before;
 }
 
-TEST(CudaSortingRouter, DevicesWithoutDependentLaunchesSortToo) {
-  const simt::ScopedSettings scope;
-  simt::settings().compute_capability = 80;
+TEST(CudaSortingRouter, UpTo8192AssignmentsTakeOneLaunch) {
   const SortingRouter router(kRouting, kSorting, Backend::kCuda);
-  for (const int64_t num_tokens : {16, 100, 1400}) {
+  for (const int64_t num_tokens : {0, 1, 16, 17, 100, 600, 1365}) {
+    EXPECT_EQ(launches(router, num_tokens, true), 1) << num_tokens;
+    EXPECT_EQ(launches(router, num_tokens, false), 1) << num_tokens;
+  }
+  EXPECT_EQ(launches(router, 1366, true), 5);  // clears counts, routes, sorts 8196 assignments
+  for (const int32_t num_experts : {1, 33, 65, 129, 257, 513, 1025, 2048}) {
+    const SortingRouter other({.num_experts = num_experts, .top_k = 1},
+                              {.num_experts = num_experts, .top_k = 1}, Backend::kCuda);
+    EXPECT_EQ(launches(other, 50, true), 1) << num_experts;
+  }
+}
+
+TEST(CudaSortingRouter, DropsByWeightTakeSeveralLaunchesWhereThereMayBeAny) {
+  PermutationConfig sorting = kSorting;
+  sorting.capacity = {.mode = ExpertCapacity::Mode::kFactor, .factor = 1.0};
+  EXPECT_EQ(launches(SortingRouter(kRouting, sorting, Backend::kCuda), 50, false), 1);
+  sorting.capacity.drop_policy = DropPolicy::kWeight;
+  EXPECT_EQ(launches(SortingRouter(kRouting, sorting, Backend::kCuda), 50, false), 6);
+  sorting.capacity.factor = 40.0;
+  EXPECT_EQ(launches(SortingRouter(kRouting, sorting, Backend::kCuda), 50, false), 1);
+}
+
+TEST(CudaSortingRouter, LargeClustersAreUsedOnlyWhereTheDeviceRunsThem) {
+  const simt::ScopedSettings scope;
+  for (const int most : {16, 8}) {
+    simt::settings().max_cluster_blocks = most;
+    const SortingRouter router(kRouting, kSorting, Backend::kCuda);
+    const int64_t before = simt::statistics().blocks;
+    EXPECT_EQ(launches(router, 1365, true), 1);
+    EXPECT_EQ(simt::statistics().blocks - before, most);
+  }
+}
+
+TEST(CudaSortingRouter, WithoutClustersAFewTokensTakeOneLaunch) {
+  const simt::ScopedSettings scope;
+  const auto expect_launches = [] {
+    const SortingRouter router(kRouting, kSorting, Backend::kCuda);
+    EXPECT_EQ(launches(router, 16, true), 1);
+    EXPECT_EQ(launches(router, 17, false), 2);
+    EXPECT_EQ(launches(router, 1365, true), 3);  // clears counts, routes, sorts
+    EXPECT_EQ(launches(router, 1366, true), 5);
+  };
+  {
+    SCOPED_TRACE("an older device");
+    simt::settings().compute_capability = 80;
+    expect_launches();
+  }
+  {
+    SCOPED_TRACE("code for older devices");
+    simt::settings().compute_capability = 100;
+    simt::settings().compiled_for = 80;
+    expect_launches();
+  }
+  {
+    SCOPED_TRACE("a part of a device");
+    simt::settings() = simt::Settings{};
+    simt::settings().max_cluster_blocks = 4;
+    expect_launches();
+  }
+}
+
+TEST(CudaSortingRouter, SeveralLaunchesGiveTheSameBytes) {
+  for (const int64_t num_tokens : {16, 100}) {
+    const SortingRouter router(kRouting, kSorting, Backend::kCuda);
+    const auto several = cuda::make_cuda_sorting_router(Router(kRouting, Backend::kCuda),
+                                                        Permuter(kSorting, Backend::kCuda),
+                                                        cuda::SortingLaunches::kSeveral);
     SortedRouting batch(router, num_tokens);
-    batch.fill(2);
-    batch.route(true);
+    batch.fill(3);
+    const int64_t before = simt::statistics().launches;
+    batch.route_by(*several);
+    EXPECT_EQ(simt::statistics().launches - before, 3);
     synchronize(Backend::kCuda);
-    batch.expect_sorted(2);
+    batch.expect_sorted(3);
   }
 }
 
 TEST(CudaSortingRouter, Contract7_AGraphSortsWhatIsThereWhenItRuns) {
   const SortingRouter router(kRouting, kSorting, Backend::kCuda);
-  for (const int64_t num_tokens : {5, 200}) {
+  for (const int64_t num_tokens : {5, 200, 1400}) {
     SortedRouting batch(router, num_tokens);
     const int64_t allocations = simt::num_device_allocations();
     const CapturedGraph graph([&](cudaStream_t stream) { batch.route(true, stream); });
@@ -161,16 +230,20 @@ TEST(CudaSortingRouter, StreamsDoNotDisturbEachOther) {
   const SortingRouter router(kRouting, kSorting, Backend::kCuda);
   SortedRouting first(router, 9);
   SortedRouting second(router, 120);
+  SortedRouting third(router, 1400);
   first.fill(1);
   second.fill(2);
-  const Stream streams[2];
+  third.fill(3);
+  const Stream streams[3];
   for (int round = 0; round < 3; ++round) {
     first.route(true, streams[0].handle);
     second.route(true, streams[1].handle);
+    third.route(true, streams[2].handle);
   }
   require_success(cudaDeviceSynchronize());
   first.expect_sorted(1);
   second.expect_sorted(2);
+  third.expect_sorted(3);
 }
 
 TEST(CudaSortingRouter, Contract10_MemoryThatKernelsCannotFollowIsRefused) {

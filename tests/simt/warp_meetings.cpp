@@ -161,7 +161,7 @@ void compute(const Meeting& meeting, const Warp& warp, Thread* lanes) {
 
 [[noreturn]] __attribute__((noinline, cold)) void refuse_mask(Collective collective, unsigned mask,
                                                               CallSite site) {
-  const Warp& warp = block.warps[current->warp()];
+  const Warp& warp = block->warps[current->warp()];
   const unsigned gone = mask & warp.existing & ~warp.live;
   record_fault(
       FaultKind::kCollectiveMismatch,
@@ -210,16 +210,16 @@ Meeting& join(Warp& warp, Collective collective, unsigned mask, CallSite site) {
 }  // namespace
 
 void complete_meeting(int warp_index, int meeting_index) {
-  Warp& warp = block.warps[warp_index];
+  Warp& warp = block->warps[warp_index];
   const Meeting meeting = warp.meetings[meeting_index];
   warp.meetings[meeting_index] = warp.meetings[--warp.num_meetings];
   ++totals.warp_collectives;
-  block.idle_atomics = 0;
+  cluster.idle_atomics = 0;
   // Shuffles and votes order no memory, here as on a GPU.
   if (race_observer != nullptr && meeting.collective == Collective::kSyncWarp) {
     race_observer->warp_barrier(warp_index, meeting.arrived);
   }
-  Thread* lanes = &block.threads[warp_index * kLanes];
+  Thread* lanes = &block->threads[warp_index * kLanes];
   compute(meeting, warp, lanes);
   for_each_lane(meeting.arrived, [&](int lane) { lanes[lane].state = ThreadState::kReady; });
   warp.ready |= meeting.arrived;
@@ -233,7 +233,7 @@ uint64_t meet_warp(Collective collective, unsigned mask, uint64_t value, int arg
   }
   if (has_fault()) leave();
   Thread& self = *current;
-  Warp& warp = block.warps[self.warp()];
+  Warp& warp = block->warps[self.warp()];
   const bool opportunistic = collective == Collective::kActiveMask;
   const bool names_exited = (mask & warp.existing & ~warp.live) != 0;
   if ((mask & self.bit()) == 0 || (names_exited && !opportunistic)) {
@@ -262,7 +262,7 @@ uint64_t meet_warp(Collective collective, unsigned mask, uint64_t value, int arg
 }
 
 void exit_meetings(const Thread& thread) {
-  const Warp& warp = block.warps[thread.warp()];
+  const Warp& warp = block->warps[thread.warp()];
   for (int i = 0; i < warp.num_meetings; ++i) {
     const Meeting& meeting = warp.meetings[i];
     const bool expected = (meeting.mask & thread.bit()) != 0;
