@@ -48,7 +48,9 @@ DeviceState::DeviceState() {
                       (status == cudaSuccess ? std::string() : ": " + text_of(status)));
   }
   num_multiprocessors_ = attribute_of(device_, cudaDevAttrMultiProcessorCount);
-  chains_launches_ = attribute_of(device_, cudaDevAttrComputeCapabilityMajor) >= 9;
+  // Code for older devices does not wait for the grid before it, whatever device runs it.
+  chains_launches_ =
+      attribute_of(device_, cudaDevAttrComputeCapabilityMajor) >= 9 && code_capability() >= 90;
   reads_pageable_memory_ = attribute_of(device_, cudaDevAttrPageableMemoryAccess) != 0;
 }
 

@@ -18,6 +18,10 @@ namespace switchyard::cuda {
 /// An error's name and text.
 std::string text_of(cudaError_t status);
 
+/// The compute capability, 10 * major + minor, that the kernels' code on the current device was
+/// compiled for. Less than the device's where that code is translated from an older one's.
+int code_capability();
+
 /// The device that was current when it was made. Its checks run on the host before any launch.
 class DeviceState {
  public:
@@ -26,7 +30,7 @@ class DeviceState {
 
   [[nodiscard]] int device() const { return device_; }
   [[nodiscard]] int num_multiprocessors() const { return num_multiprocessors_; }
-  /// Whether launches may be `dependent`: from compute capability 9.0 on.
+  /// Whether launches may be `dependent`: from compute capability 9.0 on, of device and code.
   [[nodiscard]] bool chains_launches() const { return chains_launches_; }
 
   /// @throws InvalidArgument  when the stream belongs to another device.

@@ -118,10 +118,7 @@ class OneLaunch {
   /// The most blocks of a cluster that the device can run together; 1 where there are no clusters,
   /// as for code that was compiled for older devices.
   void find_clusters(int64_t bytes) {
-    cudaFuncAttributes attributes{};
-    device_.check(cudaFuncGetAttributes(&attributes, choice_.kernel), "cudaFuncGetAttributes");
-    constexpr int kFirstVersion = 90;
-    if (!device_.chains_launches() || attributes.ptxVersion < kFirstVersion) return;
+    if (!device_.chains_launches()) return;  // clusters came with those
     set_attribute(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     for (const unsigned blocks : {kLargeClusterBlocks, kPortableClusterBlocks}) {
       const NativeLaunch launch({.grid = blocks,

@@ -129,8 +129,10 @@ cudaError_t take_attributes(const cudaLaunchConfig_t& config, Launch& launch) {
     }
     if (id != cudaLaunchAttributeProgrammaticStreamSerialization) continue;
     launch.dependent = value.programmaticStreamSerializationAllowed != 0;
-    if (settings().compute_capability < 90) {
-      return refuse(cudaErrorNotSupported, "a dependent launch needs compute capability 9.0");
+    if (std::min(settings().compiled_for, settings().compute_capability) < 90) {
+      return refuse(
+          cudaErrorNotSupported,
+          "a dependent launch needs compute capability 9.0, of the device and of the code");
     }
   }
   return cudaSuccess;
