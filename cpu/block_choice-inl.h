@@ -29,7 +29,8 @@ template <typename T>
 struct BlockScores {
   const T* data;
   int64_t stride;
-  size_t size;  // scores a row
+  size_t size;        // scores a row
+  int64_t ahead = 0;  // bytes to the rows to fetch from memory meanwhile, 0 for none
 
   const T* row(size_t i) const { return data + static_cast<int64_t>(i) * stride; }
 };
@@ -78,8 +79,8 @@ HWY_INLINE void ChooseByPairs(const BlockScores<T>& block, BlockChoice& choice) 
         const auto beats_second = hn::Gt(x, second);
         second_at = hn::IfThenElse(hn::RebindMask(di, beats_second), at, second_at);
         second_at = hn::IfThenElse(hn::RebindMask(di, beats_best), best_at, second_at);
-        second = hn::IfThenElse(beats_second, x, second);
-        second = hn::IfThenElse(beats_best, best, second);
+        // Not by the masks: the next column waits for a maximum only.
+        second = MaxOfNumbers(LesserOrNan(best, x), second);
       }
       best_at = hn::IfThenElse(hn::RebindMask(di, beats_best), at, best_at);
       best = MaxOfNumbers(x, best);
@@ -199,35 +200,41 @@ HWY_INLINE void ChooseByLanes(const BlockScores<T>& block, size_t top_k, bool& e
   expects_positive &= block.size >= 4 * top_k;
   if (HWY_LIKELY(expects_positive)) {
     FillKeyLists<kList, true>(block, low_bits, lists);
-    expects_positive = hn::AllTrue(di, hn::Gt(lists.top[top_k - 1], low));
+    IntVec last = lists.top[0];
+    for (size_t j = 1; j < kList && j < top_k; ++j) last = lists.top[j];
+    expects_positive = hn::AllTrue(di, hn::Gt(last, low));
   }
   if (HWY_UNLIKELY(!expects_positive)) FillKeyListsOfAnySign<kList>(block, low_bits, lists);
   const IntVec* const top = lists.top;
 
-  const IntVec last = top[top_k - 1];
+  IntVec last = top[0];
+  IntVec next = lists.rejected;
+  for (size_t j = 1; j < kList; ++j) {
+    if (j < top_k) last = top[j];
+    if (j == top_k) next = top[j];
+  }
   choice.unsure = MaskBits(hn::Or(hn::Gt(top[0], hn::Set(di, kHighestFiniteKey)),
                                   hn::Lt(last, hn::Set(di, kLowestFiniteKey))));
-  for (size_t j = 0; j < top_k; ++j) choice.positions[j] = hn::AndNot(top[j], low);
+  for (size_t j = 0; j < kList; ++j) choice.positions[j] = hn::AndNot(top[j], low);
   if constexpr (kExact) {
     const IntVec high = hn::Set(di, static_cast<int32_t>(0xffff0000u));
-    for (size_t j = 0; j < top_k; ++j) {
+    for (size_t j = 0; j < kList; ++j) {
       const IntVec bits = hn::BitCast(di, FromOrderedBits(top[j]));
       choice.scores[j] = hn::BitCast(d, hn::And(bits, high));
     }
   } else {
     const IntVec rows = hn::Mul(hn::Iota(di, 0), hn::Set(di, static_cast<int32_t>(block.stride)));
-    for (size_t j = 0; j < top_k; ++j) {
+    for (size_t j = 0; j < kList && j < top_k; ++j) {
       choice.scores[j] = hn::GatherIndex(d, block.data, hn::Add(rows, choice.positions[j]));
     }
     auto disordered = hn::RebindMask(di, hn::Lt(choice.scores[0], choice.scores[0]));
-    for (size_t j = 0; j + 1 < top_k; ++j) {
+    for (size_t j = 0; j + 1 < kList && j + 1 < top_k; ++j) {
       const auto rises = hn::Lt(choice.scores[j], choice.scores[j + 1]);
       disordered = hn::Or(disordered, hn::RebindMask(di, rises));
     }
     choice.unsure |= MaskBits(disordered);
     // Where the best one left out differs from the last one kept in its low bits only, the two may
     // be in the wrong order.
-    const IntVec next = top_k < kList ? top[top_k] : lists.rejected;
     const auto alike = hn::Eq(hn::AndNot(low, next), hn::AndNot(low, last));
     for (uint64_t bits = MaskBits(alike) & ~choice.unsure; bits != 0; bits &= bits - 1) {
       const size_t row = hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);

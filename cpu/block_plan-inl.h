@@ -28,6 +28,26 @@ enum class BlockMethod {
   kThreshold16,  // top_k up to 16
 };
 
+// The greatest top_k of a method: loops over choices are written out that often.
+constexpr size_t MostChoices(BlockMethod method) {
+  switch (method) {
+    case BlockMethod::kPairs1:
+      return 1;
+    case BlockMethod::kPairs2:
+      return 2;
+    case BlockMethod::kLanes4:
+    case BlockMethod::kThreshold4:
+      return 4;
+    case BlockMethod::kLanes8:
+    case BlockMethod::kThreshold8:
+      return 8;
+    case BlockMethod::kThreshold12:
+      return 12;
+    default:
+      return 16;
+  }
+}
+
 struct BlockPlan {
   BlockMethod method = BlockMethod::kNone;
   bool on_logits = false;  // the scores that decide are logits
@@ -62,6 +82,26 @@ inline BlockMethod MethodFor(size_t choice_size, size_t top_k) {
   return BlockMethod::kNone;
 }
 
+// Whether blocks of a method are compiled for this very number of choices, which is faster by up to
+// a third. Only those are read in place; other numbers, which models seldom use, come by scratch
+// rows.
+constexpr bool IsCompiledFor(BlockMethod method, int32_t top_k) {
+  switch (method) {
+    case BlockMethod::kPairs1:
+    case BlockMethod::kPairs2:
+    case BlockMethod::kLanes4:
+    case BlockMethod::kThreshold4:
+      return top_k == static_cast<int32_t>(MostChoices(method));
+    case BlockMethod::kLanes8:
+    case BlockMethod::kThreshold8:
+      return top_k == 6 || top_k == 8;
+    case BlockMethod::kThreshold12:
+      return top_k == 10;
+    default:
+      return false;
+  }
+}
+
 // Rows of the caller's must come in multiples of this to be read in place.
 inline size_t InPlaceUnit(BlockMethod method, size_t num_experts, DataType dtype) {
   switch (method) {
@@ -82,6 +122,7 @@ inline size_t InPlaceUnit(BlockMethod method, size_t num_experts, DataType dtype
 inline bool ReadsInPlace(const RouteTask& task, const BlockPlan& plan) {
   const RouterConfig& config = task.config;
   if (!plan.on_logits || plan.limits_groups || task.expert_mask != nullptr) return false;
+  if (!IsCompiledFor(plan.method, config.top_k)) return false;
   if (task.logits.dtype == DataType::kFloat16) return false;
   // Offsets inside a block are 32-bit.
   if (task.logits.row_stride > INT32_MAX / static_cast<int64_t>(kLanes)) return false;

@@ -31,17 +31,19 @@ struct BlockOutput {
   TensorView weights;  // its first row is the block's
 };
 
+template <size_t kMost>
 HWY_INLINE void StoreBlock(const BlockOutput& out, size_t top_k, const IntVec* experts,
                            const FloatVec* weights) {
-  FloatVec ids[kMaxBlockTopK];
-  for (size_t j = 0; j < top_k; ++j) ids[j] = hn::BitCast(FloatTag(), experts[j]);
-  StoreColumns(ids, top_k, out.ids, out.ids_stride);
+  FloatVec ids[kMost];
+  for (size_t j = 0; j < kMost; ++j) ids[j] = hn::BitCast(FloatTag(), experts[j]);
+  StoreColumns<kMost>(ids, top_k, out.ids, out.ids_stride);
   if (out.weights.dtype == DataType::kFloat32) {
-    StoreColumns(weights, top_k, static_cast<float*>(out.weights.data), out.weights.row_stride);
+    StoreColumns<kMost>(weights, top_k, static_cast<float*>(out.weights.data),
+                        out.weights.row_stride);
     return;
   }
-  HWY_ALIGN float rows[kLanes * kMaxBlockTopK];
-  StoreColumns(weights, top_k, rows, static_cast<int64_t>(top_k));
+  HWY_ALIGN float rows[kLanes * kMost];
+  StoreColumns<kMost>(weights, top_k, rows, static_cast<int64_t>(top_k));
   const auto narrow = out.weights.as<BFloat16>();
   for (size_t row = 0; row < kLanes; ++row) {
     BFloat16* const to = narrow.row(static_cast<int64_t>(row));
@@ -142,69 +144,93 @@ HWY_INLINE void ScoreChosen(const RouteTask& task, int64_t first, const BlockCho
   }
 }
 
-template <typename T>
+template <size_t kMost, bool kInPlace, typename T>
 HWY_INLINE void WeighBlock(const RouteTask& task, const BlockPlan& plan,
                            const BlockScores<T>& logits, int64_t first, size_t top_k,
                            const BlockChoice& choice, FloatVec* weights) {
   const RouterConfig& config = task.config;
-  if (plan.on_logits) {
+  if (kInPlace || plan.on_logits) {
     if (config.renormalize) {
-      return WeighBySoftmax(config, choice.scores, top_k, nullptr, weights);
+      return WeighBySoftmax<kMost>(config, choice.scores, top_k, nullptr, weights);
     }
     // The best logit of all is always chosen: only the best group's maximum can hold it.
     const FloatVec max = choice.scores[0];
-    const bool short_rows = plan.in_place && logits.size <= kMaxLaneDenominators;
+    const bool short_rows = kInPlace && logits.size <= kMaxLaneDenominators;
     const FloatVec denominator =
         short_rows ? LaneDenominators(logits, max)
                    : RowDenominators(logits, static_cast<size_t>(config.num_experts), max);
-    return WeighBySoftmax(config, choice.scores, top_k, &denominator, weights);
+    return WeighBySoftmax<kMost>(config, choice.scores, top_k, &denominator, weights);
   }
   if (task.bias == nullptr) {
-    for (size_t j = 0; j < top_k; ++j) weights[j] = choice.scores[j];
+    for (size_t j = 0; j < kMost && j < top_k; ++j) weights[j] = choice.scores[j];
   } else {
     ScoreChosen(task, first, choice, top_k, weights);
   }
-  WeighByScores(config, top_k, weights);
+  WeighByScores<kMost>(config, top_k, weights);
 }
 
-// Routes rows [first, first + kLanes); T is the type of the scores to choose from. Returns the
-// rows, as bits, that must be routed on their own.
-template <BlockMethod kMethod, typename T>
-HWY_NOINLINE uint64_t RouteBlock(const RouteTask& task, const BlockPlan& plan, int64_t first,
-                                 BlockScratch& scratch, const BlockOutput& out) {
-  auto top_k = static_cast<size_t>(task.config.top_k);
-  if constexpr (kMethod == BlockMethod::kPairs1) top_k = 1;
-  if constexpr (kMethod == BlockMethod::kPairs2) top_k = 2;
-
-  BlockScores<T> logits{nullptr, 0, plan.row_size};
-  if (plan.in_place) {
-    const auto rows = task.logits.as<T>();
-    logits.data = rows.row(first);
-    logits.stride = rows.row_stride;
+// Reads the scores of rows [first, first + kLanes) into scratch memory, while the rows of the block
+// `ahead` bytes behind them are fetched; `logits` and `scores` are told where they are.
+HWY_INLINE void FillScratch(const RouteTask& task, const BlockPlan& plan, int64_t first,
+                            int64_t ahead, BlockScratch& scratch, BlockScores<float>& logits,
+                            BlockScores<float>& scores) {
+  const int64_t bytes = size_of(task.logits.dtype);
+  for (size_t row = 0; row < kLanes; ++row) {
+    const int64_t token = first + static_cast<int64_t>(row);
+    PrefetchRow(
+        static_cast<const std::byte*>(task.logits.data) + token * task.logits.row_stride * bytes,
+        ahead, static_cast<size_t>(task.logits.cols * bytes));
+    FillScratchRow(task, plan, token, scratch.bias, scratch.scores + row * plan.row_size);
   }
-  BlockScores<T> scores = logits;
-  if constexpr (std::is_same_v<T, float>) {
-    if (!plan.in_place) {
-      for (size_t row = 0; row < kLanes; ++row) {
-        FillScratchRow(task, plan, first + static_cast<int64_t>(row), scratch.bias,
-                       scratch.scores + row * plan.row_size);
-      }
-      logits = {scratch.scores, static_cast<int64_t>(plan.row_size), plan.row_size};
-      scores = logits;
-      if (plan.limits_groups) {
-        LimitBlockGroups(task, plan, scratch);
-        scores = {scratch.limited, static_cast<int64_t>(plan.choice_size), plan.choice_size};
-      }
-    }
+  scores = logits = {scratch.scores, static_cast<int64_t>(plan.row_size), plan.row_size};
+  if (plan.limits_groups) {
+    LimitBlockGroups(task, plan, scratch);
+    scores = {scratch.limited, static_cast<int64_t>(plan.choice_size), plan.choice_size};
+  }
+}
+
+// Routes rows [first, first + kLanes); T is the type of the scores to choose from, and kInPlace as
+// in the plan, kTopK the number of choices or 0 for the config's. Meanwhile it fetches the rows
+// `ahead` bytes behind these, 0 for none. Returns the rows, as bits, that must be routed on their
+// own.
+template <BlockMethod kMethod, size_t kTopK, typename T, bool kInPlace>
+HWY_INLINE uint64_t RouteBlock(const RouteTask& task, const BlockPlan& plan, int64_t first,
+                               int64_t ahead, BlockScratch& scratch, const BlockOutput& out) {
+  constexpr size_t kMost = kTopK != 0 ? kTopK : MostChoices(kMethod);
+  const size_t top_k = kTopK != 0 ? kTopK : static_cast<size_t>(task.config.top_k);
+
+  BlockScores<T> logits{};
+  BlockScores<T> scores{};
+  if constexpr (kInPlace) {
+    const auto rows = task.logits.as<T>();
+    scores = logits = {rows.row(first), rows.row_stride, plan.row_size, ahead};
+  } else {
+    FillScratch(task, plan, first, ahead, scratch, logits, scores);
   }
 
   BlockChoice choice;
   ChooseBlock<kMethod>(scores, top_k, scratch.expects_positive, choice);
-  if (HWY_UNLIKELY(choice.unsure != 0)) ChooseUnsureRows(scores, top_k, choice);
-  if (plan.compacts) ExpertsFromPositions(plan, scratch.to_expert, top_k, choice);
-  FloatVec weights[kMaxBlockTopK];
-  WeighBlock(task, plan, logits, first, top_k, choice, weights);
-  StoreBlock(out, top_k, choice.positions, weights);
+  if (HWY_UNLIKELY(choice.unsure != 0)) {
+    // A copy, for what a function is handed lies in memory.
+    BlockChoice again;
+    for (size_t j = 0; j < kMost; ++j) {
+      again.positions[j] = choice.positions[j];
+      again.scores[j] = choice.scores[j];
+    }
+    again.unsure = choice.unsure;
+    ChooseUnsureRows(scores, top_k, again);
+    for (size_t j = 0; j < kMost; ++j) {
+      choice.positions[j] = again.positions[j];
+      choice.scores[j] = again.scores[j];
+    }
+    choice.unsure = again.unsure;
+  }
+  if constexpr (!kInPlace) {
+    if (plan.compacts) ExpertsFromPositions(plan, scratch.to_expert, top_k, choice);
+  }
+  FloatVec weights[kMost];
+  WeighBlock<kMost, kInPlace>(task, plan, logits, first, top_k, choice, weights);
+  StoreBlock<kMost>(out, top_k, choice.positions, weights);
   return choice.unsure;
 }
 

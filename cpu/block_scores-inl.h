@@ -8,6 +8,7 @@
 #define SWITCHYARD_CPU_BLOCK_SCORES_INL_H_
 #endif
 
+#include <cmath>
 #include <cstring>
 
 #include "cpu/block_choice-inl.h"
@@ -21,45 +22,86 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// No logit or bias of a usual row is greater in magnitude: exponentials stay normal, and sums
+// finite.
+constexpr float kModest = -numerics::ExpConstants::kLowestNormal;
+
+// What is added to scores before the choice.
+struct SelectionBias {
+  HWY_ALIGN float values[kMaxBlockScores];  // padded with zeros
+  bool is_modest = true;
+
+  void fill(const float* bias, size_t num_experts) {
+    for (size_t i = 0; i < PaddedSize(num_experts); ++i) {
+      values[i] = bias != nullptr && i < num_experts ? bias[i] : 0.0f;
+      is_modest &= std::fabs(values[i]) <= kModest;
+    }
+  }
+};
+
 // Memory of one thread for one block after another.
 struct BlockScratch {
   HWY_ALIGN float scores[kLanes * kMaxBlockScores];
   HWY_ALIGN float limited[kLanes * kMaxBlockScores];  // to the best groups
-  HWY_ALIGN float bias[kMaxBlockScores];              // padded with zeros
-  HWY_ALIGN int32_t to_expert[kLanes * kLanes];       // see CompactRow()
-  bool expects_positive = true;                       // see ChooseByLanes()
+  SelectionBias bias;
+  HWY_ALIGN int32_t to_expert[kLanes * kLanes];  // see CompactRow()
+  bool expects_positive = true;                  // see ChooseByLanes()
 };
 
-// Scores plus bias of `row`, -inf where a logit or its selection score is not finite, into `out`.
-// Returns minus the greatest magnitude of a logit that is not NaN.
-template <ScoreFunction kFunction, bool kNormal, typename T>
-HWY_INLINE float ScoreVectors(const T* HWY_RESTRICT row, const float* HWY_RESTRICT bias,
-                              size_t size, float* HWY_RESTRICT out) {
+// The score of logits that are modest in magnitude; other lanes hold garbage.
+HWY_INLINE FloatVec ScoreModest(ScoreFunction function, FloatVec logit) {
   const FloatTag d;
-  const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  FloatVec greatest = hn::Zero(d);
+  switch (function) {
+    case ScoreFunction::kSigmoid:
+      return SigmoidModest(d, logit);
+    case ScoreFunction::kSqrtSoftplus:
+      return SqrtSoftplusModest(d, logit);
+    case ScoreFunction::kSoftmax:
+    case ScoreFunction::kIdentity:
+      break;
+  }
+  return hn::Add(logit, hn::Zero(d));
+}
+
+// Scores plus bias of `row` into `out`. False where a logit is not modest: then `out` is not right.
+template <ScoreFunction kFunction, typename T>
+HWY_INLINE bool ScoreModestVectors(const T* HWY_RESTRICT row, const float* HWY_RESTRICT bias,
+                                   size_t size, float* HWY_RESTRICT out) {
+  const FloatTag d;
+  const IntTag di;
+  IntVec greatest = hn::Zero(di);  // as integers, for so NaN is the greatest of all
   for (size_t i = 0; i < size; i += kLanes) {
     const FloatVec logit = LoadWidened(row + i);
-    greatest = MaxOfNumbers(hn::Abs(logit), greatest);
-    const FloatVec score = hn::Add(Score<kNormal>(kFunction, logit), hn::Load(d, bias + i));
+    greatest = hn::Max(greatest, hn::BitCast(di, hn::Abs(logit)));
+    hn::Store(hn::Add(ScoreModest(kFunction, logit), hn::Load(d, bias + i)), d, out + i);
+  }
+  return hn::AllFalse(di, hn::Gt(greatest, hn::BitCast(di, hn::Set(d, kModest))));
+}
+
+// The same for any row, -inf where a logit or its selection score is not finite.
+template <ScoreFunction kFunction, typename T>
+HWY_INLINE void ScoreAnyVectors(const T* HWY_RESTRICT row, const float* HWY_RESTRICT bias,
+                                size_t size, float* HWY_RESTRICT out) {
+  const FloatTag d;
+  const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  for (size_t i = 0; i < size; i += kLanes) {
+    const FloatVec logit = LoadWidened(row + i);
+    const FloatVec score = hn::Add(Score<false>(kFunction, logit), hn::Load(d, bias + i));
     // Zero times a logit is NaN unless the logit is finite, and so one test covers both.
     const FloatVec selection = FusedMulAdd(d, logit, hn::Zero(d), score);
     hn::Store(hn::IfThenElse(IsFiniteMask(selection), selection, lowest), d, out + i);
   }
-  return -GreatestLane(greatest);
 }
 
 template <ScoreFunction kFunction, typename T>
-HWY_INLINE void ScoreVectors(const T* row, const float* bias, size_t size, float* out) {
-  const float least = ScoreVectors<kFunction, true>(row, bias, size, out);
-  if (HWY_UNLIKELY(least < numerics::ExpConstants::kLowestNormal)) {
-    ScoreVectors<kFunction, false>(row, bias, size, out);
-  }
+HWY_INLINE void ScoreVectors(const T* row, const SelectionBias& bias, size_t size, float* out) {
+  const bool usual = bias.is_modest && ScoreModestVectors<kFunction>(row, bias.values, size, out);
+  if (HWY_UNLIKELY(!usual)) ScoreAnyVectors<kFunction>(row, bias.values, size, out);
 }
 
 template <typename T>
-HWY_NOINLINE void ScoreVectors(ScoreFunction function, const T* row, const float* bias, size_t size,
-                               float* out) {
+HWY_NOINLINE void ScoreVectors(ScoreFunction function, const T* row, const SelectionBias& bias,
+                               size_t size, float* out) {
   switch (function) {
     case ScoreFunction::kSigmoid:
       return ScoreVectors<ScoreFunction::kSigmoid>(row, bias, size, out);
@@ -73,7 +115,7 @@ HWY_NOINLINE void ScoreVectors(ScoreFunction function, const T* row, const float
 
 // Fills one scratch row.
 HWY_INLINE void FillScratchRow(const RouteTask& task, const BlockPlan& plan, int64_t token,
-                               const float* HWY_RESTRICT bias, float* HWY_RESTRICT row) {
+                               const SelectionBias& bias, float* HWY_RESTRICT row) {
   const auto num_experts = static_cast<size_t>(task.config.num_experts);
   const size_t padded = PaddedSize(num_experts);
   for (size_t i = padded; i < plan.row_size; ++i) row[i] = kMinusInfinity;

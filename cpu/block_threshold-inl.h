@@ -25,8 +25,8 @@ using WideTag = hn::RepartitionToWide<IntTag>;
 using WideVec = hn::Vec<WideTag>;
 
 // For each row the k-th greatest of the maxima of kColumns interleaved columns: at least k scores
-// reach it. block.size is a multiple of kColumns.
-template <size_t kColumns, typename T>
+// reach it. block.size is a multiple of kColumns; k is kUsual as a rule.
+template <size_t kColumns, size_t kUsual, typename T>
 HWY_INLINE FloatVec RowBars(const BlockScores<T>& block, size_t k) {
   const FloatTag d;
   HWY_ALIGN float maxima[kLanes * kColumns];
@@ -59,7 +59,11 @@ HWY_INLINE FloatVec RowBars(const BlockScores<T>& block, size_t k) {
   // Plain minima and maxima: no NaN is left.
   SortList<kList>(d, lists);
   SortList<kList>(d, lists + kList);
-  return KthOfTwoLists<kList>(lists, lists + kList, k);
+  if (k == kUsual) return KthOfTwoLists<kList>(lists, lists + kList, kUsual);
+  // A copy, for what is indexed by a variable lies in memory.
+  FloatVec copy[kColumns];
+  for (size_t i = 0; i < kColumns; ++i) copy[i] = lists[i];
+  return KthOfTwoLists<kList>(copy, copy + kList, k);
 }
 
 // Room for the positions of one row, and for the vectors that are written whole behind them.
@@ -147,12 +151,13 @@ HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, Blo
   const FloatTag d;
   const IntTag di;
   HWY_ALIGN float bars[kLanes];
-  hn::Store(RowBars<kColumns>(block, top_k), d, bars);
+  hn::Store(RowBars<kColumns, kKeep>(block, top_k), d, bars);
 
   HWY_ALIGN int64_t counts[kLanes];
   HWY_ALIGN uint64_t candidates[kMaxCount * kLanes];
   HWY_ALIGN uint16_t positions[kLanes][kPositionRoom];
   for (size_t row = 0; row < kLanes; ++row) {
+    PrefetchRow(block.row(row), block.ahead, block.size * sizeof(T));
     counts[row] = static_cast<int64_t>(
         ListAboveBar<kMaxCount>(block.row(row), block.size, bars[row], positions[row]));
   }
@@ -170,7 +175,8 @@ HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, Blo
   WideVec high_rows[kKeep];
   SortCandidates<kKeep, kMaxCount>(candidates, counts, low_rows);
   SortCandidates<kKeep, kMaxCount>(candidates + kLanes / 2, counts + kLanes / 2, high_rows);
-  for (size_t j = 0; j < top_k; ++j) {
+  FloatVec last = hn::Zero(d);
+  for (size_t j = 0; j < kKeep && j < top_k; ++j) {
     const IntVec low = hn::BitCast(di, low_rows[j]);
     const IntVec high = hn::BitCast(di, high_rows[j]);
     choice.positions[j] = hn::Not(hn::ConcatEven(di, high, low));
@@ -180,9 +186,9 @@ HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, Blo
     const IntVec magnitude = hn::Sub(hn::Xor(key, sign), sign);
     choice.scores[j] = hn::BitCast(
         d, hn::Or(magnitude, hn::And(sign, hn::Set(di, static_cast<int32_t>(0x80000000u)))));
+    last = choice.scores[j];
   }
-  uint64_t unsure = LaneBits(
-      hn::Not(hn::And(IsFiniteMask(choice.scores[0]), IsFiniteMask(choice.scores[top_k - 1]))));
+  uint64_t unsure = LaneBits(hn::Not(hn::And(IsFiniteMask(choice.scores[0]), IsFiniteMask(last))));
   for (size_t row = 0; row < kLanes; ++row) {
     const bool fits = counts[row] >= static_cast<int64_t>(top_k) &&
                       counts[row] <= static_cast<int64_t>(kMaxCount);

@@ -80,47 +80,55 @@ HWY_INLINE void LoadColumns(const T* p, int64_t stride, FloatVec* columns) {
   }
 }
 
-// Writes `count` columns as rows of `out`, `stride` elements apart; nothing between the rows.
-template <typename T>
+// Writes the first kCount of four columns as rows of `out`, `stride` elements apart; nothing
+// between the rows.
+template <size_t kCount, typename T>
+HWY_INLINE void StoreFourColumns(const FloatVec* columns, T* HWY_RESTRICT out, int64_t stride) {
+  const FloatTag d;
+  const hn::CappedTag<float, 4> block;
+  FloatVec rows[4];
+  TransposeInBlocks(columns, rows);
+  HWY_ALIGN float turned[4 * kLanes];
+  for (size_t i = 0; i < 4; ++i) hn::Store(rows[i], d, turned + kLanes * i);
+  // Row 4 * b + i is block b of rows[i].
+  for (size_t row = 0; row < kLanes; ++row) {
+    const float* from = turned + kLanes * (row % 4) + row / 4 * 4;
+    T* to = out + static_cast<int64_t>(row) * stride;
+    if constexpr (kCount == 4) {
+      hn::StoreU(hn::Load(block, from), block, reinterpret_cast<float*>(to));
+    } else {
+      std::memcpy(to, from, kCount * sizeof(T));
+    }
+  }
+}
+
+// Writes `count` columns, at most kMost, as rows of `out`, `stride` elements apart; nothing between
+// the rows.
+template <size_t kMost, typename T>
 HWY_INLINE void StoreColumns(const FloatVec* columns, size_t count, T* HWY_RESTRICT out,
                              int64_t stride) {
   static_assert(sizeof(T) == sizeof(float));
-  const FloatTag d;
-  if (count == 2 && stride == 2) {
-    hn::StoreInterleaved2(columns[0], columns[1], d, reinterpret_cast<float*>(out));
+  if (kMost == 2 && count == 2 && stride == 2) {
+    hn::StoreInterleaved2(columns[0], columns[1], FloatTag(), reinterpret_cast<float*>(out));
     return;
   }
-  const hn::CappedTag<float, 4> block;
-  HWY_ALIGN float turned[4 * kLanes];
-  for (size_t begin = 0; begin < count; begin += 4) {
-    const size_t present = HWY_MIN(count - begin, size_t{4});
-    if (present == 1) {
-      hn::Store(columns[begin], d, turned);
-      for (size_t row = 0; row < kLanes; ++row) {
-        std::memcpy(out + static_cast<int64_t>(row) * stride + begin, turned + row, sizeof(T));
-      }
-      return;
-    }
-    FloatVec in[4];
-    FloatVec rows[4];
-    for (size_t i = 0; i < 4; ++i) in[i] = columns[begin + HWY_MIN(i, present - 1)];
-    TransposeInBlocks(in, rows);
-    for (size_t i = 0; i < 4; ++i) hn::Store(rows[i], d, turned + kLanes * i);
-    // Row 4 * b + i is block b of rows[i].
-    for (size_t row = 0; row < kLanes; ++row) {
-      const float* from = turned + kLanes * (row % 4) + row / 4 * 4;
-      T* to = out + static_cast<int64_t>(row) * stride + begin;
-      switch (present) {
-        case 4:
-          hn::StoreU(hn::Load(block, from), block, reinterpret_cast<float*>(to));
-          break;
-        case 3:
-          std::memcpy(to, from, 3 * sizeof(T));
-          break;
-        default:
-          std::memcpy(to, from, 2 * sizeof(T));
-          break;
-      }
+  for (size_t begin = 0; begin < kMost && begin < count; begin += 4) {
+    // What stands in for absent columns is not written.
+    FloatVec four[4];
+    for (size_t i = 0; i < 4; ++i) four[i] = columns[HWY_MIN(begin + i, kMost - 1)];
+    switch (count - begin) {
+      case 1:
+        StoreFourColumns<1>(four, out + begin, stride);
+        break;
+      case 2:
+        StoreFourColumns<2>(four, out + begin, stride);
+        break;
+      case 3:
+        StoreFourColumns<3>(four, out + begin, stride);
+        break;
+      default:
+        StoreFourColumns<4>(four, out + begin, stride);
+        break;
     }
   }
 }

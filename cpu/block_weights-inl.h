@@ -19,24 +19,32 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The contract's sum of `count` vectors, lane by lane.
+// The contract's sum of `count` vectors, at most kMost, lane by lane.
+template <size_t kMost>
 HWY_INLINE FloatVec FoldedSumOfVectors(const FloatVec* terms, size_t count) {
-  FloatVec sums[kMaxBlockTopK];
-  for (size_t i = 0; i < count; ++i) sums[i] = terms[i];
-  for (size_t half = std::bit_ceil(count) / 2; half > 0; half /= 2) {
-    for (size_t i = 0; i + half < count; ++i) sums[i] = hn::Add(sums[i], sums[i + half]);
-    count = HWY_MIN(count, half);
+  constexpr size_t kLeaves = std::bit_ceil(kMost);
+  FloatVec sums[kLeaves];
+  for (size_t i = 0; i < kLeaves; ++i) {
+    // Adding zero to what is not below it changes no bit, so a tree may be larger than it need be.
+    sums[i] = i < kMost && i < count ? terms[i] : hn::Zero(FloatTag());
+  }
+  for (size_t half = kLeaves / 2; half > 0; half /= 2) {
+    for (size_t i = 0; i < half; ++i) sums[i] = hn::Add(sums[i], sums[i + half]);
   }
   return sums[0];
 }
 
 // Divides by `total` and scales; zero where the total is zero or not finite.
+template <size_t kMost>
 HWY_INLINE void DivideAndScale(FloatVec total, float scale, size_t count, FloatVec* weights) {
   const FloatTag d;
   const auto divisible = hn::And(hn::Ne(total, hn::Zero(d)), IsFiniteMask(total));
-  for (size_t j = 0; j < count; ++j) {
-    const FloatVec share = hn::IfThenElseZero(divisible, hn::Div(weights[j], total));
-    weights[j] = scale == 1.0f ? share : hn::Mul(share, hn::Set(d, scale));
+  for (size_t j = 0; j < kMost && j < count; ++j) {
+    weights[j] = hn::IfThenElseZero(divisible, hn::Div(weights[j], total));
+  }
+  if (scale == 1.0f) return;
+  for (size_t j = 0; j < kMost && j < count; ++j) {
+    weights[j] = hn::Mul(weights[j], hn::Set(d, scale));
   }
 }
 
@@ -85,28 +93,37 @@ HWY_NOINLINE FloatVec LaneDenominators(const BlockScores<T>& logits, FloatVec ma
   return hn::Load(d, terms);
 }
 
-// Softmax weights of chosen logits, sorted; `denominator` is null to renormalise.
+// Softmax weights of `count` chosen logits, at most kMost, sorted; `denominator` is null to
+// renormalise.
+template <size_t kMost>
 HWY_INLINE void WeighBySoftmax(const RouterConfig& config, const FloatVec* logits, size_t count,
                                const FloatVec* denominator, FloatVec* weights) {
   const FloatTag d;
   const FloatVec max = logits[0];
   const FloatVec lowest = hn::Set(d, numerics::ExpConstants::kLowestNormal);
   weights[0] = hn::Set(d, 1.0f);
+  FloatVec last = max;
+  for (size_t j = 1; j < kMost && j < count; ++j) last = logits[j];
   // The last is the least, so it tells whether any exponential leaves the normal range.
-  if (HWY_LIKELY(hn::AllTrue(d, hn::Ge(hn::Sub(logits[count - 1], max), lowest)))) {
-    for (size_t j = 1; j < count; ++j) weights[j] = ExpNormal(d, hn::Sub(logits[j], max));
+  if (HWY_LIKELY(hn::AllTrue(d, hn::Ge(hn::Sub(last, max), lowest)))) {
+    for (size_t j = 1; j < kMost && j < count; ++j) {
+      weights[j] = ExpNormal(d, hn::Sub(logits[j], max));
+    }
   } else {
-    for (size_t j = 1; j < count; ++j) weights[j] = Exp(d, hn::Sub(logits[j], max));
+    for (size_t j = 1; j < kMost && j < count; ++j) weights[j] = Exp(d, hn::Sub(logits[j], max));
   }
-  const FloatVec total = denominator != nullptr ? *denominator : FoldedSumOfVectors(weights, count);
-  DivideAndScale(total, config.routed_scaling_factor, count, weights);
+  const FloatVec total =
+      denominator != nullptr ? *denominator : FoldedSumOfVectors<kMost>(weights, count);
+  DivideAndScale<kMost>(total, config.routed_scaling_factor, count, weights);
 }
 
-// Weights of scores without bias.
+// Weights of `count` scores without bias, at most kMost.
+template <size_t kMost>
 HWY_INLINE void WeighByScores(const RouterConfig& config, size_t count, FloatVec* scores) {
   const FloatTag d;
-  const FloatVec total = config.renormalize ? FoldedSumOfVectors(scores, count) : hn::Set(d, 1.0f);
-  DivideAndScale(total, config.routed_scaling_factor, count, scores);
+  const FloatVec total =
+      config.renormalize ? FoldedSumOfVectors<kMost>(scores, count) : hn::Set(d, 1.0f);
+  DivideAndScale<kMost>(total, config.routed_scaling_factor, count, scores);
 }
 
 }  // namespace switchyard::cpu::HWY_NAMESPACE

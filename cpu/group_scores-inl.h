@@ -78,8 +78,10 @@ HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_REST
     for (size_t i = kLanes; i < layout.group_size; i += kLanes) {
       // The last vector of a group may overlap the one before: a maximum does not mind, and sums
       // of two come with whole vectors only.
-      const size_t at = HWY_MIN(i, layout.group_size - kLanes);
-      groups[g] = Merge(groups[g], {hn::LoadU(d, p + at), lowest});
+      const FloatVec next = hn::LoadU(d, p + HWY_MIN(i, layout.group_size - kLanes));
+      const FloatVec lesser = hn::Min(groups[g].best, next);
+      groups[g].best = hn::Max(groups[g].best, next);
+      groups[g].second = i == kLanes ? lesser : hn::Max(groups[g].second, lesser);
     }
   }
   for (size_t count = kPadded; count > 1; count /= 2) {

@@ -93,21 +93,30 @@ HWY_INLINE V Exp(D d, V x) {
   return hn::Mul(hn::Mul(parts.p, first), second);
 }
 
+// Sigmoid of x, from e = exp(-|x|).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V SigmoidFromExp(D d, V x, V e) {
+  const V one = hn::Set(d, 1.0f);
+  return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
+}
+
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
-  const V one = hn::Set(d, 1.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(x)));
-  return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
+  return SigmoidFromExp(d, x, Exp(d, hn::Neg(hn::Abs(x))));
 }
 
 // Sigmoid for x >= kLowestNormal, +inf included; lanes below hold garbage.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V SigmoidNormal(D d, V x) {
-  const V one = hn::Set(d, 1.0f);
   const V lowest = hn::Set(d, numerics::ExpConstants::kLowestNormal);
   // Where the clamp bites, 1 + e is 1 either way.
-  const V e = ExpNormal(d, hn::Max(hn::Neg(hn::Abs(x)), lowest));
-  return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
+  return SigmoidFromExp(d, x, ExpNormal(d, hn::Max(hn::Neg(hn::Abs(x)), lowest)));
+}
+
+// Sigmoid for |x| <= -kLowestNormal; other lanes hold garbage.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V SigmoidModest(D d, V x) {
+  return SigmoidFromExp(d, x, ExpNormal(d, hn::Or(x, hn::SignBit(d))));
 }
 
 // log1p(t) for t in [0, 1].
@@ -121,18 +130,28 @@ HWY_INLINE V Log1p(D d, V t) {
   return hn::Mul(hn::Add(z, z), p);
 }
 
+// SqrtSoftplus of x, from e = exp(-|x|).
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V SqrtSoftplusFromExp(D d, V x, V e) {
+  return hn::Sqrt(hn::Add(hn::Max(x, hn::Zero(d)), Log1p(d, e)));
+}
+
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V SqrtSoftplus(D d, V x) {
-  const V tail = Log1p(d, Exp(d, hn::Neg(hn::Abs(x))));
-  return hn::Sqrt(hn::Add(hn::Max(x, hn::Zero(d)), tail));
+  return SqrtSoftplusFromExp(d, x, Exp(d, hn::Neg(hn::Abs(x))));
 }
 
 // SqrtSoftplus for x >= kLowestNormal; lanes below hold garbage.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V SqrtSoftplusNormal(D d, V x) {
   const V lowest = hn::Set(d, numerics::ExpConstants::kLowestNormal);
-  const V tail = Log1p(d, ExpNormal(d, hn::Max(hn::Neg(hn::Abs(x)), lowest)));
-  return hn::Sqrt(hn::Add(hn::Max(x, hn::Zero(d)), tail));
+  return SqrtSoftplusFromExp(d, x, ExpNormal(d, hn::Max(hn::Neg(hn::Abs(x)), lowest)));
+}
+
+// SqrtSoftplus for |x| <= -kLowestNormal; other lanes hold garbage.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V SqrtSoftplusModest(D d, V x) {
+  return SqrtSoftplusFromExp(d, x, ExpNormal(d, hn::Or(x, hn::SignBit(d))));
 }
 
 }  // namespace switchyard::cpu::HWY_NAMESPACE

@@ -46,6 +46,17 @@ HWY_INLINE FloatVec LoadWidened(const BFloat16* p) {
   return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
 }
 
+constexpr size_t kLineBytes = 64;  // of a cache
+
+// Begins to fetch `size` bytes that lie `ahead` bytes behind `row` into the second cache, for the
+// first one holds the rows at hand; 0 for none.
+HWY_INLINE void PrefetchRow(const void* row, int64_t ahead, size_t size) {
+  if (ahead == 0) return;
+  for (size_t i = 0; i < size; i += kLineBytes) {
+    __builtin_prefetch(static_cast<const std::byte*>(row) + ahead + i, 0, 2);
+  }
+}
+
 // Highway's own float16 conversion flushes or rounds on some targets; this one is exact on all.
 HWY_INLINE FloatVec LoadWidened(const Float16* p) {
   const FloatTag d;
@@ -129,6 +140,15 @@ HWY_INLINE FloatVec MaxOfNumbers(FloatVec x, FloatVec best) {
   return hn::Max(x, best);  // the second operand where one is NaN
 #else
   return hn::IfThenElse(hn::Gt(x, best), x, best);
+#endif
+}
+
+// The lesser of best and x, and x where it is NaN.
+HWY_INLINE FloatVec LesserOrNan(FloatVec best, FloatVec x) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+  return hn::Min(best, x);  // the second operand where one is NaN
+#else
+  return hn::IfThenElse(hn::Lt(best, x), best, x);
 #endif
 }
 
