@@ -4,6 +4,8 @@
 #include <tuple>
 #include <utility>
 
+#include "stats/chance.h"
+
 namespace switchyard::stats {
 namespace {
 
@@ -14,22 +16,6 @@ constexpr double kFirstThreshold = 0.15;
 /// Weight of all ranks' unevenness beside the slowest one's time: it points the way where the
 /// slowest stays as it is.
 constexpr double kUnevennessWeight = 0.02;
-
-/// SplitMix64: the same numbers everywhere.
-class Chance {
- public:
-  explicit Chance(uint64_t seed) : state_(seed) {}
-
-  int64_t below(int64_t bound) {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return static_cast<int64_t>((z ^ (z >> 31)) % static_cast<uint64_t>(bound));
-  }
-
- private:
-  uint64_t state_;
-};
 
 class Annealing {
  public:

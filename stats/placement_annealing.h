@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "stats/placement_search.h"
+#include "stats/placement_state.h"
 
 namespace switchyard::stats {
 

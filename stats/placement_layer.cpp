@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "stats/placement_annealing.h"
+#include "stats/placement_counts.h"
 #include "stats/placement_packing.h"
+#include "stats/placement_search.h"
 
 namespace switchyard::stats {
 namespace {
@@ -18,36 +20,10 @@ constexpr double kTolerance = 1e-4;
 constexpr double kRounding = 1e-12;
 /// Of a search, far more than it takes.
 constexpr std::size_t kStepsPerSlot = 4;
-/// Starts with fewer copies that are tried where copies on one rank would have been better.
-constexpr int32_t kStartsWithFewerCopies = 8;
-constexpr uint64_t kAnnealings = 3;
+/// Where copies on one rank would have been better.
+constexpr int64_t kCountingWork = 400'000;   ///< packings times slots
 constexpr int64_t kAnnealingWork = 400'000;  ///< steps times ranks
-
-/// Heaviest first, equal ones by the lower expert.
-std::vector<PackedItem> copies_of(std::span<const double> loads,
-                                  const std::vector<int32_t>& counts) {
-  std::vector<PackedItem> experts;
-  for (std::size_t expert = 0; expert < loads.size(); ++expert) {
-    experts.push_back({loads[expert] / counts[expert], static_cast<int32_t>(expert)});
-  }
-  std::sort(experts.begin(), experts.end(), [](const PackedItem& a, const PackedItem& b) {
-    return a.load != b.load ? a.load > b.load : a.kind < b.kind;
-  });
-  std::vector<PackedItem> items;
-  for (const PackedItem& copy : experts) {
-    items.insert(items.end(), index_of(counts[index_of(copy.kind)]), copy);
-  }
-  return items;
-}
-
-std::vector<int32_t> slots_of(const Packing& packing) {
-  std::vector<int32_t> slots(index_of(packing.num_bins()) * index_of(packing.capacity()), -1);
-  for (int32_t bin = 0; bin < packing.num_bins(); ++bin) {
-    std::size_t slot = index_of(bin) * index_of(packing.capacity());
-    for (const PackedItem& item : packing.items_of(bin)) slots[slot++] = item.kind;
-  }
-  return slots;
-}
+constexpr uint64_t kSeed = 1;
 
 /// What the plain greedy packing gives where a rank may hold several copies of an expert. Such a
 /// rank takes a larger share of the expert than others: now and then that fits better. Speeds are
@@ -80,101 +56,44 @@ std::vector<int32_t> searched(LayerProblem problem, const std::vector<int32_t>& 
   PlacementSearch search(problem, start);
   for (std::size_t left = kStepsPerSlot * start.size(); left > 0 && search.step(); --left) {
   }
-  return search.slot_to_expert();
-}
-
-struct Packed {
-  std::vector<int32_t> slots;
-  /// Whether the plain greedy algorithm, which allows twins, would have gone the same way.
-  bool as_wished = false;
-};
-
-Packed packed(const LayerProblem& problem, int64_t num_copies, double tolerance) {
-  const std::vector<int32_t> counts =
-      replica_counts(problem.loads, num_copies, problem.num_ranks());
-  std::vector<PackedItem> items = copies_of(problem.loads, counts);
-  Packing packing(problem.num_experts(), problem.slots_per_rank, problem.speeds);
-  Packed result;
-  const bool capped = *std::max_element(counts.begin(), counts.end()) == problem.num_ranks();
-  result.as_wished = packing.fill(items) && !capped;
-  packing.refine(packing.lower_bound() * (1.0 + tolerance));
-  result.slots = slots_of(packing);
-  return result;
+  return search.state().slots();
 }
 
 }  // namespace
 
-std::vector<int32_t> replica_counts(std::span<const double> loads, int64_t num_slots,
-                                    int32_t most_copies) {
-  std::vector<int32_t> counts(loads.size(), 1);
-  struct Candidate {
-    double load;
-    int32_t copies;
-    int32_t expert;
-  };
-  const auto after = [](const Candidate& a, const Candidate& b) {
-    if (a.load != b.load) return a.load < b.load;
-    if (a.load == 0.0 && a.copies != b.copies) return a.copies > b.copies;
-    return a.expert > b.expert;
-  };
-  std::vector<Candidate> heap;
-  if (most_copies > 1) {
-    for (std::size_t i = 0; i < loads.size(); ++i) {
-      heap.push_back({loads[i], 1, static_cast<int32_t>(i)});
-    }
-  }
-  std::make_heap(heap.begin(), heap.end(), after);
-  auto left = num_slots - static_cast<int64_t>(loads.size());
-  for (; left > 0 && !heap.empty(); --left) {
-    std::pop_heap(heap.begin(), heap.end(), after);
-    Candidate& next = heap.back();
-    const std::size_t expert = index_of(next.expert);
-    next.copies = ++counts[expert];
-    next.load = loads[expert] / next.copies;
-    if (next.copies == most_copies) {
-      heap.pop_back();
-    } else {
-      std::push_heap(heap.begin(), heap.end(), after);
-    }
-  }
-  return counts;
-}
-
 std::vector<int32_t> place_globally(const LayerProblem& problem) {
   const auto num_slots = int64_t{problem.num_ranks()} * problem.slots_per_rank;
-  Packed first = packed(problem, num_slots, kTolerance);
+  const std::vector<int32_t> counts = replica_counts(problem.loads, num_slots, problem.num_ranks());
+  PackedCopies first = pack_copies(problem, counts, kTolerance);
   std::vector<int32_t> best = std::move(first.slots);
   const bool equal_speeds = std::adjacent_find(problem.speeds.begin(), problem.speeds.end(),
                                                std::not_equal_to<>()) == problem.speeds.end();
   // A packing as wished is the plain greedy one, which swaps only made better.
-  if (first.as_wished && equal_speeds) return best;
+  const bool capped = *std::max_element(counts.begin(), counts.end()) == problem.num_ranks();
+  if (first.as_wished && !capped && equal_speeds) return best;
   double best_time = longest_time(problem, best);
-  if (!equal_speeds) {
-    // Slow ranks may be better off with slots empty, which no swap achieves.
-    std::vector<int32_t> slots = searched(problem, best);
-    return longest_time(problem, slots) < best_time ? slots : best;
-  }
-  const std::vector<int32_t> twins = place_with_twins(problem);
-  const double wanted = longest_time(problem, twins) * (1.0 + kRounding);
   const auto keep = [&](std::vector<int32_t> slots) {
     const double time = longest_time(problem, slots);
     if (time >= best_time) return;
     best_time = time;
     best = std::move(slots);
   };
-  if (best_time > wanted) keep(packed(problem, num_slots, 0.0).slots);
-  if (best_time > wanted) keep(searched(problem, best));
-  if (best_time > wanted) keep(searched(problem, twins));
-  const int64_t fewest =
-      std::max<int64_t>(problem.num_experts(), num_slots - kStartsWithFewerCopies);
-  for (int64_t copies = num_slots - 1; copies >= fewest && best_time > wanted; --copies) {
-    keep(searched(problem, packed(problem, copies, 0.0).slots));
+  const std::vector<int32_t> twins = place_with_twins(problem);
+  // Slow ranks may be better off with slots empty, which no swap achieves.
+  if (!equal_speeds) keep(searched(problem, best));
+  const double wanted = longest_time(problem, twins) * (1.0 + kRounding);
+  if (equal_speeds) {
+    if (best_time > wanted) keep(pack_copies(problem, counts, 0.0).slots);
+    if (best_time > wanted) keep(searched(problem, best));
+    if (best_time > wanted) keep(searched(problem, twins));
   }
-  const std::vector<int32_t> start = best;
-  const int64_t num_steps = kAnnealingWork / problem.num_ranks() + 1;
-  for (uint64_t seed = 1; seed <= kAnnealings && best_time > wanted; ++seed) {
-    keep(anneal(problem, start, wanted, num_steps, seed));
+  if (equal_speeds && best_time > wanted) {
+    keep(search_counts(problem, counts, wanted, kCountingWork / num_slots + 1));
   }
+  if (equal_speeds && best_time > wanted) {
+    keep(anneal(problem, best, wanted, kAnnealingWork / problem.num_ranks() + 1, kSeed));
+  }
+  if (problem.may_repeat_on_rank) keep(twins);
   return best;
 }
 
@@ -224,7 +143,8 @@ std::vector<int32_t> place_nodes(const LayerProblem& problem,
         place_globally({.loads = loads,
                         .speeds = problem.speeds.subspan(node * index_of(problem.ranks_per_node),
                                                          index_of(problem.ranks_per_node)),
-                        .slots_per_rank = problem.slots_per_rank});
+                        .slots_per_rank = problem.slots_per_rank,
+                        .may_repeat_on_rank = problem.may_repeat_on_rank});
     for (const int32_t local : placed) {
       slots.push_back(local < 0 ? -1 : nodes[node][index_of(local)]);
     }

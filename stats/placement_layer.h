@@ -2,21 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
-#include "stats/placement_search.h"
+#include "stats/placement_state.h"
 
 namespace switchyard::stats {
 
-/// Copies of each expert, as many as there are slots for: the next one always for the expert whose
-/// copies carry most, equal ones the lower id, without load the one of fewer copies. So the
-/// heaviest copy is as light as it can be.
-/// @param most_copies  that one expert may have; slots beyond them stay empty.
-std::vector<int32_t> replica_counts(std::span<const double> loads, int64_t num_slots,
-                                    int32_t most_copies);
-
-/// Any expert on any rank, never twice on one. [num_ranks * slots_per_rank], -1 an empty slot.
+/// Any expert on any rank, never twice on one unless the problem allows it.
+/// [num_ranks * slots_per_rank], -1 an empty slot.
 /// @param problem  with room for every expert.
 std::vector<int32_t> place_globally(const LayerProblem& problem);
 

@@ -150,12 +150,12 @@ LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> 
   const double enough = all.time * (1.0 + kTolerance);
   for (std::size_t left = kStepsPerSlot * in_force.size(); left > 0; --left) {
     if (search.longest_time() <= enough || !search.step()) break;
-    if (search.moved() > most_moved) break;
-    candidates.push_back({.moved_slots = search.moved(),
+    if (search.state().moved() > most_moved) break;
+    candidates.push_back({.moved_slots = search.state().moved(),
                           .time = search.longest_time(),
-                          .num_changes = search.changes().size()});
+                          .num_changes = search.state().changes().size()});
   }
-  found.changes = search.changes();
+  found.changes = search.state().changes();
   // Only what is faster than all that moves fewer slots.
   std::stable_sort(
       candidates.begin(), candidates.end(), [](const PlacementOption& a, const PlacementOption& b) {

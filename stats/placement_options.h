@@ -22,7 +22,7 @@ struct PlacementOption {
 /// takes less time.
 struct LayerOptions {
   std::vector<PlacementOption> options;
-  std::vector<PlacementSearch::Change> changes;
+  std::vector<PlacementState::Change> changes;
   double attainable_time = 0.0;       ///< if any number of slots moved
   std::vector<int32_t> from_nothing;  ///< [num_slots], slots matched to those in force
 

@@ -39,7 +39,8 @@ struct Shape {
             .speeds = speeds,
             .slots_per_rank = config.num_slots / config.num_ranks,
             .ranks_per_node = num_groups == 0 ? 0 : config.num_ranks / config.num_nodes,
-            .may_drop_copies = !config.rank_speeds.empty()};
+            .may_drop_copies = !config.rank_speeds.empty(),
+            .may_repeat_on_rank = config.may_repeat_on_rank};
   }
   [[nodiscard]] std::vector<int32_t> place(const LayerProblem& problem) const {
     return num_groups == 0 ? stats::place_globally(problem)

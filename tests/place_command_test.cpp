@@ -89,6 +89,43 @@ TEST_F(PlaceCommand, MakesWhatPlanAndRunTake) {
   EXPECT_NE(ran.out.find("bit for bit"), std::string::npos);
 }
 
+TEST_F(PlaceCommand, PutsCopiesOnOneRankOnlyWhereToldSo) {
+  const std::string path = write("l.json", R"({"loads": [[3, 6, 1, 24, 12]]})");
+  std::vector<std::string> command{"place",   path, "--ranks", "2",
+                                   "--slots", "8",  "--out",   out("p.json")};
+  const auto twins = [&] {
+    expect_success(run_command(command));
+    const Json slots = parsed(out("p.json")).at("layers")[0].at("slot_to_expert");
+    return bench::count_twins(slots.get<std::vector<int32_t>>(), 2);
+  };
+  EXPECT_EQ(twins(), 0);
+  command.emplace_back("--repeat-on-rank");
+  EXPECT_GT(twins(), 0);
+  EXPECT_EQ(parsed(out("p.json")).at("layers")[0].at("max_over_mean"), 1.0);
+  expect_success(run_command(
+      {"simulate", path, "--ranks", "2", "--slots", "8", "--repeat-on-rank", "--windows", "3"}));
+}
+
+/// Placements that engines made themselves have copies on one rank.
+TEST_F(PlaceCommand, CopiesOnOneRankAreTakenWhereverAPlacementIs) {
+  std::vector<int32_t> slots;
+  for (int32_t rank = 0; rank < 4; ++rank) {
+    for (int32_t i = 0; i < 16; ++i) slots.push_back(rank * 16 + i);
+    slots.insert(slots.end(), {rank * 16, rank * 16, 5});
+  }
+  const std::string path =
+      write("p.json",
+            Json{{"num_experts", 64}, {"num_ranks", 4}, {"layers", {{{"slot_to_expert", slots}}}}}
+                .dump());
+  expect_success(run_command({"plan", kEnglish, "--ranks", "4", "--placement", path}));
+  const auto ran = run_command(
+      {"run", kEnglish, "--ranks", "4", "--placement", path, "--hidden", "16", "--repeat", "1"});
+  expect_success(ran);
+  EXPECT_NE(ran.out.find("bit for bit"), std::string::npos);
+  expect_success(
+      run_command({"place", kEnglish, "--ranks", "4", "--previous", path, "--out", out("q.json")}));
+}
+
 TEST_F(PlaceCommand, CountsTheChoicesOfATrace) {
   const std::vector<int32_t> ids{0, 1, 0, 2, 0, 3, -1, -1};
   std::ofstream(out("t.safetensors"), std::ios::binary)

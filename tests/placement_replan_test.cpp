@@ -240,6 +240,23 @@ TEST(PlacementReplan, UsesSlotsOfSecondCopies) {
   EXPECT_EQ(placements_of(kept), in_force);
 }
 
+/// Where copies on one rank are allowed and good, they stay.
+TEST(PlacementReplan, KeepsCopiesOnOneRankWhereTheyAreAllowed) {
+  PlacementPlannerConfig config{.num_experts = 8, .num_ranks = 2, .num_slots = 10};
+  config.may_repeat_on_rank = true;
+  RandomStream random(23);
+  int kept = 0;
+  for (int trial = 0; trial < 100; ++trial) {
+    const ExpertLoads loads = log_normal_loads(1, 8, 1.6, random.bits());
+    const auto in_force = placements_of(plan_placement(config, loads.view()));
+    if (bench::count_twins(in_force[0].slot_to_expert(), 2) == 0) continue;
+    const PlacementPlan plan = replan_placement(config, loads.view(), in_force, {});
+    EXPECT_EQ(placements_of(plan), in_force);
+    ++kept;
+  }
+  EXPECT_GT(kept, 0);
+}
+
 TEST(PlacementReplan, RefusesByNameAndValue) {
   const PlacementPlannerConfig config{.num_experts = 4, .num_ranks = 2, .num_slots = 4};
   const std::vector<double> loads{1, 2, 3, 4};

@@ -41,6 +41,9 @@ void PlacementOptions::add_to(CLI::App& command, double us_per_token, double rep
   command.add_option("--speeds", speeds_, "Speed of each rank, 1,1,0.5,…; default: all alike")
       ->delimiter(',')
       ->type_name("X,…");
+  command.add_flag("--repeat-on-rank", repeat_on_rank_,
+                   "Let a rank hold several copies of an expert where nothing else balances as "
+                   "well as EPLB");
   const std::string costs = "Costs of moves";
   command
       .add_option("--expert-bytes", policy_.bytes_per_slot,
@@ -98,6 +101,7 @@ PlacementPlannerConfig PlacementOptions::planner(int32_t num_experts, int64_t sl
                                 .num_nodes = static_cast<int32_t>(nodes_),
                                 .num_groups = static_cast<int32_t>(groups_),
                                 .rank_speeds = speeds_,
+                                .may_repeat_on_rank = repeat_on_rank_,
                                 .num_threads = num_threads};
   if (hierarchical_) config.scope = PlacementScope::kHierarchical;
   if (global_) config.scope = PlacementScope::kGlobal;

@@ -40,6 +40,7 @@ class PlacementOptions {
   int64_t groups_ = 1;
   bool hierarchical_ = false;
   bool global_ = false;
+  bool repeat_on_rank_ = false;
   std::vector<double> speeds_;
   MigrationPolicy policy_{.bytes_per_slot = 44'040'192};
   double us_per_token_ = 0.0;

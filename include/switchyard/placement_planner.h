@@ -29,7 +29,13 @@ struct PlacementPlannerConfig {
                            ///< means that each expert is a group
   PlacementScope scope = PlacementScope::kAuto;
   std::vector<double> rank_speeds{};  ///< [num_ranks] load a second, above 0; empty: all alike
-  int32_t num_threads = 0;            ///< at most; 0: as many as processors. Never changes results
+  /// Whether a rank may hold several copies of an expert. Such a rank takes as many shares of the
+  /// expert's load, which now and then balances a little better where experts are few and copies
+  /// many; but a copy beside another is memory that spreads no load. With it, and without
+  /// rank_speeds, max/mean is never above that of DeepSeek's EPLB; without it, only where EPLB puts
+  /// copies on one rank itself.
+  bool may_repeat_on_rank = false;
+  int32_t num_threads = 0;  ///< at most; 0: as many as processors. Never changes results
 };
 
 /// @throws InvalidArgument  naming the field, its value and the limit.
@@ -90,8 +96,10 @@ struct PlacementPlan {
 /// Copies go to the expert whose copies carry most; copies are packed heaviest first onto the
 /// lightest rank with room, which is the published algorithm of DeepSeek's EPLB, but never two
 /// copies of an expert onto one rank; then pairs of copies on the slowest and another rank are
-/// swapped as long as that helps. Slots stay empty where more than num_experts are a rank's, and
-/// where a copy more could only harm.
+/// swapped as long as that helps. Where EPLB's own placement is still better, by copies on one
+/// rank, other numbers of copies are tried, and with may_repeat_on_rank its placement is taken at
+/// last. Slots stay empty where more than num_experts are a rank's, and where a copy more could
+/// only harm.
 ///
 /// The same bits for any number of threads.
 ///
