@@ -7,6 +7,9 @@ option(SWITCHYARD_WERROR "Treat warnings as errors" ${PROJECT_IS_TOP_LEVEL})
 option(BUILD_SHARED_LIBS "switchyard::switchyard is the shared library" OFF)
 set(SWITCHYARD_DISABLED_TARGETS "" CACHE STRING
     "Highway targets not to compile for, as in HWY_AVX3|HWY_AVX3_DL; empty for all that are of use")
+set(SWITCHYARD_TEST_FLAGS "" CACHE STRING
+    "Compiler flags of tests and of the command besides, as in -O0")
+option(SWITCHYARD_WHOLE_TESTS "CTest starts test programs as a whole, not once for each test" OFF)
 set(SWITCHYARD_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=…; empty for none")
 
 find_package(OpenMP QUIET COMPONENTS CXX)

@@ -1,6 +1,12 @@
 #include "stats/placement_options.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "stats/placement_search.h"
+#include "stats/placement_target_search.h"
 
 namespace switchyard::stats {
 namespace {
@@ -11,6 +17,14 @@ std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 constexpr double kTolerance = 1e-4;
 /// Of a search, far more than it takes.
 constexpr std::size_t kStepsPerSlot = 4;
+/// Slots that a layer may move over those there are on average.
+constexpr double kMostOverLikely = 2.5;
+constexpr int64_t kFewStill = 16;
+/// Searches for the time that so many moves reach, and times around it, over the best.
+constexpr int kHalvings = 5;
+constexpr double kAround[] = {0.7, 0.85, 1.2, 1.5};
+/// Below, step by step is as good.
+constexpr double kFewestToAim = 4.0;
 
 /// Each rank's experts in the slots where they were, new ones in the slots that are left.
 std::vector<int32_t> keep_in_slots(std::span<const int32_t> in_force, std::vector<int32_t> wanted,
@@ -131,46 +145,119 @@ std::vector<int32_t> LayerOptions::slots_of(const PlacementOption& option,
   if (option.from_nothing) return from_nothing;
   if (option.num_changes == 0) return slots;
   for (std::size_t i = 0; i < option.num_changes; ++i) {
-    slots[index_of(changes[i].slot)] = changes[i].expert;
+    const PlacementState::Change& change = searches[option.search][i];
+    slots[index_of(change.slot)] = change.expert;
   }
   drop_second_copies(slots, slots_per_rank);
   return keep_in_slots(in_force, std::move(slots), slots_per_rank);
 }
 
+namespace {
+
+/// Finds a layer's options one after another.
+class OptionSearch {
+ public:
+  OptionSearch(const LayerProblem& problem, std::span<const int32_t> in_force, int64_t most_moved)
+      : problem_(problem), in_force_(in_force), most_moved_(most_moved) {}
+
+  void add(const PlacementOption& candidate) {
+    if (candidate.moved_slots <= most_moved_) candidates_.push_back(candidate);
+  }
+
+  /// Step by step, each the one that makes the slowest rank faster for the fewest slots.
+  void descend(double enough, int64_t most_moved) {
+    PlacementSearch search(problem_, in_force_);
+    for (std::size_t left = kStepsPerSlot * in_force_.size(); left > 0; --left) {
+      if (search.longest_time() <= enough || !search.step()) break;
+      const PlacementState& state = search.state();
+      if (state.moved() > most_moved) break;
+      add({.moved_slots = state.moved(),
+           .time = search.longest_time(),
+           .search = searches_.size(),
+           .num_changes = state.changes().size()});
+    }
+    searches_.push_back(search.state().changes());
+  }
+
+  /// Towards times between `enough` and what is in force that take about `likely` slots.
+  void aim(double enough, double likely) {
+    const double before = longest_time(problem_, in_force_);
+    double low = enough;
+    double high = before;
+    for (int halving = 0; halving < kHalvings; ++halving) {
+      const double middle = std::sqrt(low * high);
+      (aim_at(middle, likely * kMostOverLikely) <= likely ? high : low) = middle;
+    }
+    for (const double factor : kAround) {
+      aim_at(enough + (high - enough) * factor, likely * kMostOverLikely);
+    }
+  }
+
+  /// Only what is faster than all that moves fewer slots.
+  [[nodiscard]] std::vector<PlacementOption> best_options() {
+    std::stable_sort(candidates_.begin(), candidates_.end(),
+                     [](const PlacementOption& a, const PlacementOption& b) {
+                       return a.moved_slots != b.moved_slots ? a.moved_slots < b.moved_slots
+                                                             : a.time < b.time;
+                     });
+    std::vector<PlacementOption> options{{.time = longest_time(problem_, in_force_)}};
+    for (const PlacementOption& candidate : candidates_) {
+      PlacementOption& last = options.back();
+      if (candidate.time >= last.time) continue;
+      if (candidate.moved_slots == last.moved_slots && options.size() > 1) {
+        last = candidate;
+      } else {
+        options.push_back(candidate);
+      }
+    }
+    return options;
+  }
+
+  [[nodiscard]] std::vector<std::vector<PlacementState::Change>> take_searches() {
+    return std::move(searches_);
+  }
+
+ private:
+  /// @return slots moved, infinity where that was not enough.
+  double aim_at(double target, double most_moved) {
+    TargetSearch search(problem_, in_force_, target);
+    if (!search.run(static_cast<int64_t>(most_moved))) {
+      return std::numeric_limits<double>::infinity();
+    }
+    const PlacementState& state = search.state();
+    add({.moved_slots = state.moved(),
+         .time = state.time_of(state.slowest_rank()),
+         .search = searches_.size(),
+         .num_changes = state.changes().size()});
+    searches_.push_back(state.changes());
+    return state.moved();
+  }
+
+  const LayerProblem& problem_;
+  std::span<const int32_t> in_force_;
+  int64_t most_moved_;
+  std::vector<PlacementOption> candidates_;
+  std::vector<std::vector<PlacementState::Change>> searches_;
+};
+
+}  // namespace
+
 LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> in_force,
-                          std::span<const int32_t> fresh, int64_t most_moved) {
+                          std::span<const int32_t> fresh, int64_t most_moved, double likely) {
   LayerOptions found;
   found.from_nothing = match_ranks(problem, in_force, fresh);
   const PlacementOption all{.moved_slots = count_moved(in_force, found.from_nothing),
                             .time = longest_time(problem, fresh),
                             .from_nothing = true};
-  std::vector<PlacementOption> candidates;
-  if (all.moved_slots <= most_moved) candidates.push_back(all);
-  PlacementSearch search(problem, in_force);
   const double enough = all.time * (1.0 + kTolerance);
-  for (std::size_t left = kStepsPerSlot * in_force.size(); left > 0; --left) {
-    if (search.longest_time() <= enough || !search.step()) break;
-    if (search.state().moved() > most_moved) break;
-    candidates.push_back({.moved_slots = search.state().moved(),
-                          .time = search.longest_time(),
-                          .num_changes = search.state().changes().size()});
-  }
-  found.changes = search.state().changes();
-  // Only what is faster than all that moves fewer slots.
-  std::stable_sort(
-      candidates.begin(), candidates.end(), [](const PlacementOption& a, const PlacementOption& b) {
-        return a.moved_slots != b.moved_slots ? a.moved_slots < b.moved_slots : a.time < b.time;
-      });
-  found.options.push_back({.time = longest_time(problem, in_force)});
-  for (const PlacementOption& candidate : candidates) {
-    PlacementOption& last = found.options.back();
-    if (candidate.time >= last.time) continue;
-    if (candidate.moved_slots == last.moved_slots && found.options.size() > 1) {
-      last = candidate;
-    } else {
-      found.options.push_back(candidate);
-    }
-  }
+  OptionSearch search(problem, in_force, most_moved);
+  search.add(all);
+  const bool scarce = likely < static_cast<double>(all.moved_slots);
+  const auto many = std::max<int64_t>(static_cast<int64_t>(likely * kMostOverLikely), kFewStill);
+  search.descend(enough, scarce ? std::min(most_moved, many) : most_moved);
+  if (scarce && likely >= kFewestToAim) search.aim(enough, likely);
+  found.options = search.best_options();
+  found.searches = search.take_searches();
   found.attainable_time = std::min(all.time, found.options.back().time);
   return found;
 }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "stats/placement_search.h"
+#include "stats/placement_state.h"
 
 namespace switchyard::stats {
 
@@ -14,7 +14,8 @@ namespace switchyard::stats {
 struct PlacementOption {
   int64_t moved_slots = 0;
   double time = 0.0;            ///< of the slowest rank
-  std::size_t num_changes = 0;  ///< first changes of the search that lead there
+  std::size_t search = 0;       ///< whose changes lead there
+  std::size_t num_changes = 0;  ///< the first so many of them
   bool from_nothing = false;    ///< the plan from nothing, instead
 };
 
@@ -22,7 +23,7 @@ struct PlacementOption {
 /// takes less time.
 struct LayerOptions {
   std::vector<PlacementOption> options;
-  std::vector<PlacementState::Change> changes;
+  std::vector<std::vector<PlacementState::Change>> searches;
   double attainable_time = 0.0;       ///< if any number of slots moved
   std::vector<int32_t> from_nothing;  ///< [num_slots], slots matched to those in force
 
@@ -35,8 +36,9 @@ struct LayerOptions {
 /// @param in_force    [num_slots]
 /// @param fresh       [num_slots] a plan from nothing.
 /// @param most_moved  slots that an option may move.
+/// @param likely      slots that there are for a layer on average: options are denser around it.
 LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> in_force,
-                          std::span<const int32_t> fresh, int64_t most_moved);
+                          std::span<const int32_t> fresh, int64_t most_moved, double likely);
 
 /// Slots that hold another expert than before, or none any more.
 int64_t count_moved(std::span<const int32_t> before, std::span<const int32_t> after);

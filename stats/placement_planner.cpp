@@ -132,7 +132,9 @@ class Change {
       const LayerProblem problem = shape_.problem(loads_.row(layer));
       const std::span<const int32_t> slots = in_force_[index_of(layer)].slot_to_expert();
       LayerOptions& found = options_[index_of(layer)];
-      found = stats::find_options(problem, slots, shape_.place(problem), most_moved_);
+      found =
+          stats::find_options(problem, slots, shape_.place(problem), most_moved_,
+                              static_cast<double>(most_moved_) / static_cast<double>(loads_.rows));
       const double mean = stats::mean_time(problem);
       const double gain = found.options.front().time - found.attainable_time;
       const double least =
