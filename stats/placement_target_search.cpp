@@ -11,6 +11,8 @@ std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 constexpr double kPerRank = 0.1;
 /// Of the target: gains below are rounding.
 constexpr double kLeastGain = 1e-9;
+/// Steps that move nothing new, or undo a move, are worth more than any that does.
+constexpr double kRateOfFreeMoves = 4.0;
 /// Of a search, far more than it takes.
 constexpr std::size_t kStepsPerSlot = 4;
 
@@ -22,6 +24,7 @@ TargetSearch::TargetSearch(const LayerProblem& problem, std::span<const int32_t>
       target_(target),
       per_rank_(kPerRank * target),
       now_(problem.speeds.size()),
+      touched_(problem.speeds.size()),
       experts_(problem.loads.size()) {
   for (const double speed : problem.speeds) {
     limits_.push_back(target * speed * (1.0 + kLeastGain));
@@ -40,9 +43,11 @@ bool TargetSearch::run(int64_t most_moved) {
     consider_replacements(slowest, best);
     consider_swaps(slowest, best);
     if (best.slot < 0) return false;
+    touched_[index_of(state_.rank_of(best.slot))] = 1;
     if (best.other < 0) {
       state_.change(best.slot, best.expert);
     } else {
+      touched_[index_of(state_.rank_of(best.other))] = 1;
       state_.exchange(best.slot, best.other);
     }
     // What a step is worth is estimated where experts share several ranks.
@@ -88,6 +93,11 @@ void TargetSearch::rate_experts() {
   }
 }
 
+/// The most that a gain on the rank can score by changing one of its slots.
+double TargetSearch::best_rate(int32_t rank) const {
+  return touched_[index_of(rank)] != 0 ? kRateOfFreeMoves : 1.0;
+}
+
 /// Harm to an expert's other ranks when its copy on `rank` goes.
 double TargetSearch::harm_elsewhere(int32_t expert, int32_t rank) const {
   const Rating& rating = experts_[index_of(expert)];
@@ -97,8 +107,7 @@ double TargetSearch::harm_elsewhere(int32_t expert, int32_t rank) const {
 
 void TargetSearch::offer(Step& best, double gain, int32_t moves, const Step& step) const {
   if (gain <= target_ * kLeastGain) return;
-  // Steps that move nothing new, or undo a move, are worth more than any that does.
-  const double score = gain / (moves > 0 ? moves : 0.25);
+  const double score = (moves > 0 ? gain / moves : gain * kRateOfFreeMoves);
   if (score <= best.score) return;
   best = step;
   best.score = score;
@@ -117,7 +126,7 @@ void TargetSearch::consider_copies(int32_t slowest, Step& best) const {
       const int32_t expert = state_.expert_in(from);
       if (expert < 0 || expert == removed || !state_.may_hold(rank, expert)) continue;
       const double most = experts_[index_of(expert)].relief + now_[index_of(rank)] - harm;
-      if (most * 4.0 <= best.score) continue;
+      if (most * best_rate(rank) <= best.score) continue;
       const double there = excess_with(rank, experts_[index_of(expert)].share_of_more - freed);
       offer(best, most - there, state_.cost(rank, removed, expert),
             {.slot = slot, .expert = expert});
@@ -140,7 +149,7 @@ void TargetSearch::consider_replacements(int32_t slowest, Step& best) const {
     }
     for (int32_t added = 0; added < state_.problem().num_experts(); ++added) {
       const double most = experts_[index_of(added)].relief + now - harm;
-      if (most * 4.0 <= best.score || !state_.may_hold(slowest, added)) continue;
+      if (most * best_rate(slowest) <= best.score || !state_.may_hold(slowest, added)) continue;
       const double here = excess_with(slowest, experts_[index_of(added)].share_of_more - freed);
       offer(best, most - here, state_.cost(slowest, removed, added),
             {.slot = slot, .expert = added});
@@ -153,6 +162,10 @@ void TargetSearch::consider_swaps(int32_t slowest, Step& best) const {
   for (int32_t rank = 0; rank < state_.problem().num_ranks(); ++rank) {
     if (rank == slowest) continue;
     const double now = now_[index_of(slowest)] + now_[index_of(rank)];
+    // Two slots move where neither rank has moved any.
+    const bool touched = touched_[index_of(slowest)] != 0 || touched_[index_of(rank)] != 0;
+    const double rate = touched ? kRateOfFreeMoves : 0.5;
+    if (now * rate <= best.score) continue;
     for (int32_t slot = slowest * per_rank; slot < (slowest + 1) * per_rank; ++slot) {
       const int32_t given = state_.expert_in(slot);
       if (given < 0 || !state_.may_hold(rank, given)) continue;
@@ -162,7 +175,7 @@ void TargetSearch::consider_swaps(int32_t slowest, Step& best) const {
             experts_[index_of(given)].share - (taken < 0 ? 0.0 : experts_[index_of(taken)].share);
         if (moved <= 0.0 || (taken >= 0 && !state_.may_hold(slowest, taken))) continue;
         const double gain = now - excess_with(slowest, -moved) - excess_with(rank, moved);
-        if (gain * 4.0 <= best.score) continue;
+        if (gain * rate <= best.score) continue;
         offer(best, gain, state_.cost(slowest, given, taken) + state_.cost(rank, taken, given),
               {.slot = slot, .other = other});
       }

@@ -47,14 +47,16 @@ class TargetSearch {
   void consider_swaps(int32_t slowest, Step& best) const;
   void consider_replacements(int32_t slowest, Step& best) const;
   void consider_copies(int32_t slowest, Step& best) const;
+  [[nodiscard]] double best_rate(int32_t rank) const;
   [[nodiscard]] double harm_elsewhere(int32_t expert, int32_t rank) const;
 
   PlacementState state_;
   double target_;
-  double per_rank_;              ///< excess of any rank above the target
-  std::vector<double> limits_;   ///< [num_ranks] load at the target
-  std::vector<double> now_;      ///< [num_ranks] excess
-  std::vector<Rating> experts_;  ///< [num_experts]
+  double per_rank_;               ///< excess of any rank above the target
+  std::vector<double> limits_;    ///< [num_ranks] load at the target
+  std::vector<double> now_;       ///< [num_ranks] excess
+  std::vector<uint8_t> touched_;  ///< [num_ranks] whether a step changed its slots
+  std::vector<Rating> experts_;   ///< [num_experts]
 };
 
 }  // namespace switchyard::stats
