@@ -22,7 +22,7 @@ constexpr double kMostOverLikely = 2.5;
 constexpr int64_t kFewStill = 16;
 /// Searches for the time that so many moves reach, and times around it, over the best.
 constexpr int kHalvings = 5;
-constexpr double kAround[] = {0.7, 0.85, 1.2, 1.5};
+constexpr double kAround[] = {0.7, 0.8, 0.9, 1.1, 1.2, 1.4};
 /// Below, step by step is as good.
 constexpr double kFewestToAim = 4.0;
 
