@@ -5,11 +5,13 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bench/median.h"
 #include "bench/median_table.h"
 #include "bench/plain_placement.h"
 #include "switchyard/placement_planner.h"
@@ -214,8 +216,9 @@ double mean_of(const PlacementPlan& plan, double PlannedLayer::*ratio) {
 void print_changes() {
   std::puts(
       "\n### Planned again\n\n| ranks/slots | sigma | plain moves, fresh sample | here | before | "
-      "after | new workload: before | after 10 % of slots | attainable | share of gain |\n"
-      "|---|---|---|---|---|---|---|---|---|---|");
+      "after | new workload: before | after 10 % of slots | attainable | share of gain | one "
+      "thread, ms |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|");
   for (const Deployment& deployment : kDeployments) {
     for (const double sigma : kSigmas) {
       const ExpertLoads truth = test::log_normal_loads(kLayers, kExperts, sigma, 1);
@@ -238,21 +241,29 @@ void print_changes() {
       }
       const PlacementPlan fresh = replan_placement(config, second.view(), in_force, {});
       const int64_t budget = kLayers * deployment.num_slots / 10;
-      const PlacementPlan changed =
-          replan_placement(config, other.view(), in_force, {.max_moved_slots = budget});
+      PlacementPlan changed;
+      std::vector<double> milliseconds(5);
+      for (double& ms : milliseconds) {
+        const auto start = std::chrono::steady_clock::now();
+        changed = replan_placement(config_of(deployment, 1), other.view(), in_force,
+                                   {.max_moved_slots = budget});
+        ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                 .count();
+      }
       if (changed.moved_slots > budget) throw std::logic_error("more moves than allowed");
       const double attainable =
           mean_of(plan_placement(config, other.view()), &PlannedLayer::max_over_mean);
       const double before = mean_of(changed, &PlannedLayer::max_over_mean_before);
       const double after = mean_of(changed, &PlannedLayer::max_over_mean);
       std::printf(
-          "| %d/%d | %.1f | %.1f %% | %.2f %% | %.4f | %.4f | %.3f | %.3f | %.3f | %.1f %% |\n",
+          "| %d/%d | %.1f | %.1f %% | %.2f %% | %.4f | %.4f | %.3f | %.3f | %.3f | %.1f %% | %.0f "
+          "|\n",
           deployment.num_ranks, deployment.num_slots, sigma,
           100.0 * static_cast<double>(plain_moved) / slots,
           100.0 * static_cast<double>(fresh.moved_slots) / slots,
           mean_of(fresh, &PlannedLayer::max_over_mean_before),
           mean_of(fresh, &PlannedLayer::max_over_mean), before, after, attainable,
-          100.0 * (before - after) / (before - attainable));
+          100.0 * (before - after) / (before - attainable), median(milliseconds));
     }
   }
 }

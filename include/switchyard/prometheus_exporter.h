@@ -23,9 +23,9 @@ struct PrometheusExporterConfig {
 class PrometheusExporter {
  public:
   /// @param address  "HOST:PORT", ":PORT" or "PORT". HOST is an IPv4 address or "localhost";
-  /// without
-  ///                 one only this machine is answered, at 127.0.0.1. Port 0: any free one, see
-  ///                 port().
+  ///                 without one only this machine is answered, at 127.0.0.1. Port 0: any free one,
+  ///                 see port(). No IPv6: the server in prometheus-cpp, civetweb, is built without
+  ///                 it in Debian and Ubuntu.
   /// @param stats    outlives the exporter and stays where it is
   /// @throws InvalidArgument  for an address of another form, or a window below 1 ms.
   /// @throws Unavailable      when the address cannot be listened on, as a port in use, saying why.
