@@ -110,9 +110,11 @@ PlacementPlan plan_placement(const PlacementPlannerConfig& config, MatrixView<co
 /// The best change of the placement in force within what `policy` allows.
 ///
 /// Every layer looks for steps, each the one that gains most for each slot it moves: swaps, and
-/// slots that go from a copy of one expert to a copy of another; a plan from nothing, laid over the
-/// ranks that resemble it, competes. Then the slots allowed go to the layers where they gain most
-/// time. In a hierarchical scope steps stay in their node.
+/// slots that go from a copy of one expert to a copy of another. Where fewer slots may move than a
+/// plan from nothing would, searches for the fewest moves that bring all ranks below some time
+/// compete, and where more may, that plan, laid over the ranks that resemble it. Then the slots
+/// allowed go to the layers where they gain most time. In a hierarchical scope steps stay in their
+/// node.
 ///
 /// @param in_force  a layer each, of the config's experts, ranks and slots.
 /// @throws InvalidArgument  as plan_placement(), and when a placement in force is of another shape
