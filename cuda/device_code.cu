@@ -14,7 +14,8 @@ __global__ void compiled_like_all() {}
 
 int code_capability() {
   cudaFuncAttributes attributes{};
-  const cudaError_t status = cudaFuncGetAttributes(&attributes, compiled_like_all);
+  const cudaError_t status =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(compiled_like_all));
   if (status != cudaSuccess) throw CudaError("cudaFuncGetAttributes: " + text_of(status));
   return attributes.ptxVersion;
 }
