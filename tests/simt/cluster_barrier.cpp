@@ -16,9 +16,9 @@ std::string describe(const ClusterBarrier& barrier) {
          describe_block_of(*barrier.first) + ", have come to " + describe_arrival(barrier.site);
 }
 
-[[noreturn]] void refuse(const std::string& text) {
+/// The caller abandons the block then, in a statement of its own: texts at hand would leak.
+void record_divergence(const std::string& text) {
   record_fault(FaultKind::kBarrierDivergence, where() + text + describe_waiting());
-  abandon();
 }
 
 int num_threads() {
@@ -56,17 +56,22 @@ void arrive_at_cluster(CallSite site) {
   Thread& self = *current;
   ClusterBarrier& barrier = cluster.barrier;
   if (cluster.first_exited != nullptr) {
-    refuse("comes to " + describe_arrival(site) + ", but " + describe(*cluster.first_exited) +
-           describe_block_of(*cluster.first_exited) + " has exited and never will");
+    record_divergence("comes to " + describe_arrival(site) + ", but " +
+                      describe(*cluster.first_exited) + describe_block_of(*cluster.first_exited) +
+                      " has exited and never will");
+    abandon();
   }
   if (self.num_arrivals != self.num_waits) {
-    refuse("comes to " + describe_arrival(site) + " and has not waited since it came before");
+    record_divergence("comes to " + describe_arrival(site) +
+                      " and has not waited since it came before");
+    abandon();
   }
   if (barrier.num_arrived == 0) {
     barrier.first = &self;
     barrier.site = site;
   } else if (!(site == barrier.site)) {
-    refuse("comes to " + describe_arrival(site) + " while " + describe(barrier));
+    record_divergence("comes to " + describe_arrival(site) + " while " + describe(barrier));
+    abandon();
   }
   ++barrier.num_arrived;
   ++self.num_arrivals;
@@ -77,12 +82,14 @@ void wait_for_cluster(CallSite site) {
   const ExecutorScope scope;
   if (current == nullptr) {
     throw Fault(FaultKind::kBadLaunch,
-                "wait_for_cluster() at " + to_string(site) + " outside a " + "kernel");
+                "wait_for_cluster() at " + to_string(site) + " outside a kernel");
   }
   if (has_fault()) leave();
   Thread& self = *current;
   if (self.num_arrivals == self.num_waits) {
-    refuse("waits in wait_for_cluster() at " + to_string(site) + " and has not arrived before");
+    record_divergence("waits in wait_for_cluster() at " + to_string(site) +
+                      " and has not arrived before");
+    abandon();
   }
   if (cluster.barrier.num_completed < self.num_arrivals) {
     self.site = site;
@@ -98,7 +105,9 @@ void exit_at_cluster_barrier(const Thread& thread) {
   if (cluster.first_exited == nullptr) cluster.first_exited = &thread;
   const bool awaited =
       cluster.barrier.num_arrived > 0 && thread.num_arrivals == cluster.barrier.num_completed;
-  if (awaited) refuse("exits while " + describe(cluster.barrier));
+  if (!awaited) return;
+  record_divergence("exits while " + describe(cluster.barrier));
+  abandon();
 }
 
 }  // namespace switchyard::simt
