@@ -60,6 +60,16 @@ void expect_contains(const std::map<int, Told>& told, const std::string& text) {
   EXPECT_NE(all_of(told).find(text), std::string::npos) << text << "\nis not in\n" << all_of(told);
 }
 
+/// For what either side of a disagreement may be the first to see; the other repeats its words.
+void expect_either(const std::map<int, Told>& told, const std::string& one,
+                   const std::string& other) {
+  const std::string all = all_of(told);
+  EXPECT_TRUE(all.find(one) != std::string::npos || all.find(other) != std::string::npos)
+      << one << "\nand\n"
+      << other << "\nare not in\n"
+      << all;
+}
+
 // What the deadline, the end of the group and a machine at work on other things may take.
 constexpr int64_t kLate = kTimeoutMs + 3000;
 // Of what is found without waiting for the deadline.
@@ -110,29 +120,23 @@ TEST(MpiFaults, ARankMayBeSlow) {
 TEST(MpiFaults, AnotherPhaseIsNamed) {
   const auto told = run_ranks(2, "other_phase");
   expect_failures(told, 2, kAtOnce);
-  expect_contains(told,
-                  "peer 1, dispatch: is at all_gather of combine, expected all_gather of dispatch");
+  expect_either(told,
+                "peer 1, dispatch: is at all_gather of combine, expected all_gather of dispatch",
+                "peer 0, combine: is at all_gather of dispatch, expected all_gather of combine");
 }
 
 TEST(MpiFaults, AnotherExchangeIsNamed) {
   const auto told = run_ranks(2, "other_exchange");
   expect_failures(told, 2, kAtOnce);
-  const std::string all = all_of(told);
-  EXPECT_TRUE(all.find("is at all_to_all of combine, expected all_to_all of dispatch") !=
-                  std::string::npos ||
-              all.find("is at all_to_all of dispatch, expected all_to_all of combine") !=
-                  std::string::npos)
-      << all;
+  expect_either(told, "is at all_to_all of combine, expected all_to_all of dispatch",
+                "is at all_to_all of dispatch, expected all_to_all of combine");
 }
 
 TEST(MpiFaults, AnotherCallIsNamed) {
   const auto told = run_ranks(3, "gather_amid_exchange");
   expect_failures(told, 3, kAtOnce);
-  const std::string all = all_of(told);
-  EXPECT_TRUE(
-      all.find("is at all_gather of plan, expected all_to_all of dispatch") != std::string::npos ||
-      all.find("is at all_to_all of dispatch, expected all_gather of plan") != std::string::npos)
-      << all;
+  expect_either(told, "is at all_gather of plan, expected all_to_all of dispatch",
+                "is at all_to_all of dispatch, expected all_gather of plan");
 }
 
 TEST(MpiFaults, ASkippedCallIsNamed) {
@@ -149,11 +153,8 @@ TEST(MpiFaults, OtherBytesAreNamed) {
 TEST(MpiFaults, OtherCountsAreNamed) {
   expect_contains(run_ranks(2, "fewer_rows"), "peer 1, combine: sends 1 rows, expected 2");
   for (const char* mode : {"more_rows", "many_more_rows"}) {
-    const auto told = run_ranks(2, mode);
-    const std::string all = all_of(told);
-    EXPECT_TRUE(all.find("peer 1, combine: sends 3 rows, expected 2") != std::string::npos ||
-                all.find("peer 1, combine: sends more than the 2 rows") != std::string::npos)
-        << all;
+    expect_either(run_ranks(2, mode), "peer 1, combine: sends 3 rows, expected 2",
+                  "peer 1, combine: sends more than the 2 rows");
   }
 }
 
