@@ -7,28 +7,12 @@
 #define HWY_TARGET_INCLUDE "cpu/permute.cpp"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
+#include "cpu/stream_copy-inl.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-// Writes past the cache, which saves reading the lines that are about to be overwritten.
-HWY_INLINE void StreamRow(const uint8_t* HWY_RESTRICT from, size_t bytes,
-                          uint8_t* HWY_RESTRICT to) {
-#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
-  std::memcpy(to, from, bytes);
-#else
-  const hn::ScalableTag<uint8_t> d;
-  const size_t N = hn::Lanes(d);
-  const size_t misaligned = reinterpret_cast<uintptr_t>(to) % N;
-  size_t i = std::min(bytes, misaligned == 0 ? 0 : N - misaligned);
-  std::memcpy(to, from, i);
-  for (; i + N <= bytes; i += N) hn::Stream(hn::LoadU(d, from + i), d, to + i);
-  std::memcpy(to + i, from + i, bytes - i);
-#endif
-}
 
 template <class Rows>
 HWY_INLINE void StreamTokens(MatrixView<const std::byte> tokens, const Rows& rows, int64_t begin,
@@ -38,7 +22,7 @@ HWY_INLINE void StreamTokens(MatrixView<const std::byte> tokens, const Rows& row
     const auto* from = reinterpret_cast<const uint8_t*>(tokens.row(token));
     for (int64_t slot = 0; slot < rows.top_k(); ++slot) {
       std::byte* to = rows.of(token, slot);
-      if (to != nullptr) StreamRow(from, row_bytes, reinterpret_cast<uint8_t*>(to));
+      if (to != nullptr) StreamBytes(from, row_bytes, reinterpret_cast<uint8_t*>(to));
     }
   }
   hwy::FlushStream();  // whoever waits for this task sees the rows

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "nccl/stream_copy.h"
+#include "switchyard/stream_copy.h"
 
 namespace switchyard::nccl {
 namespace {

@@ -1,10 +1,10 @@
-#include "nccl/stream_copy.h"
+#include "switchyard/stream_copy.h"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace switchyard::nccl {
+namespace switchyard {
 namespace {
 
 TEST(StreamCopy, WritesItsBytesAndNoOthers) {
@@ -24,4 +24,4 @@ TEST(StreamCopy, WritesItsBytesAndNoOthers) {
 }
 
 }  // namespace
-}  // namespace switchyard::nccl
+}  // namespace switchyard

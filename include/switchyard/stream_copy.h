@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace switchyard::nccl {
+namespace switchyard {
 
 /// Copies to memory that another processor reads next. Lines that it has in its cache are not
 /// fetched from there first, and it does not fetch them from here.
 void stream_copy(std::byte* to, const std::byte* from, int64_t num_bytes);
 
-}  // namespace switchyard::nccl
+}  // namespace switchyard
