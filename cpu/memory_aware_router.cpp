@@ -142,15 +142,13 @@ int64_t MemoryAwareRouter::route(int32_t layer, const RoutingInputs& inputs,
   }
   const TokenOutcome outcome = self.choose(layer, inputs, result, workspace);
   const VectorView<PagingRequest> urgent(requests.data, requests.size - prefetch_requests);
-  int64_t written = 0;
+  const MemoryMetrics& metrics = self.cache.metrics();
+  const int64_t hits = metrics.hits;
+  const int64_t misses = metrics.misses;
+  int64_t written = self.serve(layer, result, outcome, urgent);
   if (self.config.adapts_bonus && self.config.memory_aware) {
-    const MemoryMetrics before = self.cache.metrics();
-    written = self.serve(layer, result, outcome, urgent);
-    const MemoryMetrics& after = self.cache.metrics();
-    self.controller.observe(after.hits - before.hits, after.misses - before.misses);
+    self.controller.observe(metrics.hits - hits, metrics.misses - misses);
     self.preference.bonus = self.controller.bonus();
-  } else {
-    written = self.serve(layer, result, outcome, urgent);
   }
   if (self.config.prefetch_budget > 0) {
     written += self.cache.prefetch(layer, self.config.prefetch_budget,

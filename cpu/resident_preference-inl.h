@@ -132,13 +132,6 @@ HWY_INLINE float SpreadOf(const float* HWY_RESTRICT selection, size_t padded) {
   return GreatestLane(greatest) + GreatestLane(least_negated);
 }
 
-HWY_INLINE float BonusOf(const ResidencyPreference& preference, const RowView& row, size_t padded) {
-  if (preference.bonus_scale == BonusScale::kAbsolute || std::isinf(preference.bonus)) {
-    return preference.bonus;
-  }
-  return preference.bonus * SpreadOf(row.chosen_by, padded);
-}
-
 // What an expert adds to the mass of a choice, in units of the row's denominator.
 HWY_INLINE float MassOf(const RouterConfig& config, const RowView& row, int32_t expert) {
   if (config.score_function != ScoreFunction::kSoftmax) return row.scores[expert];
@@ -202,7 +195,9 @@ HWY_INLINE void FindSwaps(const RouteTask& task, RowView& row, const int32_t* HW
   for (size_t pair = 0; pair < absent.count; ++pair) {
     const int32_t entrant = others.TakeBest();
     if (entrant < 0) return;
-    if (pair == 0) bonus = BonusOf(preference, row, padded);
+    if (pair == 0) {
+      bonus = Bonus(preference, [&]() HWY_ATTR { return SpreadOf(row.chosen_by, padded); });
+    }
     const int32_t leaving = ids[absent.slots[pair]];
     const float lifted = row.chosen_by[entrant] + bonus;
     const float rival = row.chosen_by[leaving];

@@ -13,6 +13,7 @@
 #include <array>
 
 #include "cpu/row_inputs-inl.h"
+#include "cpu/row_selection-inl.h"
 #include "cpu/row_sorting-inl.h"
 #include "hwy/highway.h"
 
@@ -189,8 +190,8 @@ HWY_NOINLINE RowBits<kWords> ReachHighestBar(const float* data, size_t num_exper
   const RowBits<kWords> plain = ReachBar<false>(row, bar, residents);
   if (plain.count < k || plain.count > kLanes) return plain;
   const FloatVec values = ValuesOf(row, ExpertsOfBits(plain.words), plain.count);
-  const IntVec best = BestEight(OrderedKeys(FloatTag(), values));
-  return ReachBar<true>(row, ValuesOfKeys(LaneOf(best, k - 1)), residents);
+  const IntVec best = BestEight(OrderedBits(values));
+  return ReachBar<true>(row, FromOrderedBits(LaneOf(best, k - 1)), residents);
 }
 
 // Finds the candidates of a row with at least k logits. False where they are too many, or too few
@@ -199,9 +200,9 @@ template <size_t kWords>
 HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t num_experts, size_t k,
                                const RowResidents<kWords>& residents, RowCandidates& candidates) {
   // Half as many columns are enough for half as many choices.
-  const IntVec columns = OrderedKeys(FloatTag(), ColumnMaxima(row));
+  const IntVec columns = OrderedBits(ColumnMaxima(row));
   const IntVec best_columns = k <= 4 ? BestEightOfHalves(columns) : BestEight(columns);
-  const FloatVec bar = ValuesOfKeys(LaneOf(best_columns, k - 1));
+  const FloatVec bar = FromOrderedBits(LaneOf(best_columns, k - 1));
   RowBits<kWords> bits = residents.are_preferred ? ReachBar<true>(row, bar, residents)
                                                  : ReachBar<false>(row, bar, residents);
   if (HWY_UNLIKELY(bits.count > kLanes) && residents.are_preferred) {
@@ -209,7 +210,7 @@ HWY_INLINE bool FindCandidates(const RowVectors<kWords>& row, size_t num_experts
   }
   // Fewer of a row of NaN; more of one whose bar is -inf, of ties, and of many residents.
   if (HWY_UNLIKELY(bits.count < k || bits.count > kLanes)) return false;
-  candidates.max = ValuesOfKeys(LaneOf(best_columns, 0));
+  candidates.max = FromOrderedBits(LaneOf(best_columns, 0));
   candidates.experts = ExpertsOfBits(bits.words);
   candidates.values = ValuesOf(row, candidates.experts, bits.count);
   candidates.count = bits.count;

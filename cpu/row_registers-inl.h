@@ -15,6 +15,7 @@
 #include "cpu/routing_task.h"
 #include "cpu/row_candidates-inl.h"
 #include "cpu/row_inputs-inl.h"
+#include "cpu/row_scores-inl.h"
 #include "cpu/row_selection-inl.h"
 #include "cpu/row_sorting-inl.h"
 #include "cpu/row_swaps-inl.h"
@@ -27,12 +28,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr size_t kMaxRegisterExperts = 512;
 constexpr size_t kMaxRegisterTopK = 8;
 
-// Whether RouteInRegisters() takes rows of a config.
+// Whether there is a kernel for rows of a config whose choice is made on all of their logits.
 HWY_INLINE bool FitsRegisters(const RouterConfig& config) {
-  return SWITCHYARD_ROW_REGISTERS &&
-         config.num_experts <= static_cast<int32_t>(kMaxRegisterExperts) &&
-         config.top_k <= static_cast<int32_t>(kMaxRegisterTopK) &&
-         selects_on_logits(config, false) && config.num_groups == config.top_groups;
+  return config.num_experts <= static_cast<int32_t>(kMaxRegisterExperts) &&
+         config.top_k <= static_cast<int32_t>(kMaxRegisterTopK);
 }
 
 #if SWITCHYARD_ROW_REGISTERS
@@ -44,7 +43,7 @@ HWY_INLINE hn::Vec<hn::RebindToSigned<D>> LanesInOrder(D d, hn::Vec<D> values) {
   const hn::RebindToSigned<D> di;
   constexpr auto kLast = static_cast<int32_t>(hn::MaxLanes(D())) - 1;
   const auto last = hn::Set(di, kLast);
-  const auto ordered = OrderedKeys(d, hn::Add(values, hn::Zero(d)));  // -0 becomes +0
+  const auto ordered = OrderedBits(d, hn::Add(values, hn::Zero(d)));  // -0 becomes +0
   const auto countdown = hn::Sub(last, hn::Iota(di, 0));
   const auto keys = hn::Or(hn::AndNot(last, ordered), countdown);
   return hn::AndNot(SortDescending(di, keys), last);
@@ -181,15 +180,6 @@ HWY_INLINE float SpreadOfVectors(const Row& row, size_t count) {
   return GreatestLane(greatest) + GreatestLane(least_negated);
 }
 
-template <typename Row>
-HWY_INLINE float BonusOfVectors(const ResidencyPreference& preference, const Row& row,
-                                size_t count) {
-  if (preference.bonus_scale == BonusScale::kAbsolute || std::isinf(preference.bonus)) {
-    return preference.bonus;
-  }
-  return preference.bonus * SpreadOfVectors(row, count);
-}
-
 // Rows of one vector or less: every expert is a candidate.
 template <class D>
 HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
@@ -205,11 +195,10 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
   if (task.residency != nullptr) {
     residents =
         static_cast<uint32_t>(BitsOfFlags(task.residency->resident_experts.data, num_experts));
-    bonus = task.residency->bonus;
-    if (task.residency->bonus_scale != BonusScale::kAbsolute && !std::isinf(bonus)) {
+    bonus = Bonus(*task.residency, [&]() HWY_ATTR {
       const auto least = hn::MinOfLanes(d, hn::IfThenElse(finite, x, infinity));
-      bonus *= hn::GetLane(max) - hn::GetLane(least);
-    }
+      return hn::GetLane(max) - hn::GetLane(least);
+    });
   }
   const auto denominator = [&]() HWY_ATTR {
     const auto terms = hn::IfThenElseZero(finite, ExpOrZero(d, hn::Sub(x, max)));
@@ -231,7 +220,9 @@ HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
       const size_t begin = HWY_MIN(64 * word, num_experts);
       residents.words[word] = BitsOfFlags(flags + begin, num_experts - begin);
     }
-    residents.bonus = BonusOfVectors(*task.residency, row, RowVectors<kWords>::kCount);
+    residents.bonus = Bonus(*task.residency, [&]() HWY_ATTR {
+      return SpreadOfVectors(row, RowVectors<kWords>::kCount);
+    });
     residents.are_preferred = true;
   }
   RowCandidates candidates;

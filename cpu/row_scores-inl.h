@@ -34,6 +34,16 @@ HWY_INLINE float Denominator(const RouterConfig& config, const float* logits, Ro
   return sums.denominator;
 }
 
+// What a preference lifts residents by; `spread` tells the greatest less the least of the row's
+// finite scores where that is asked for.
+template <typename Spread>
+HWY_INLINE float Bonus(const ResidencyPreference& preference, const Spread& spread) {
+  if (preference.bonus_scale == BonusScale::kAbsolute || std::isinf(preference.bonus)) {
+    return preference.bonus;
+  }
+  return preference.bonus * spread();
+}
+
 // A bound on what a preference may cost: a share of an amount; infinite where there is none.
 HWY_INLINE float Limit(float factor, float amount) {
   return std::isinf(factor) ? factor : factor * amount;

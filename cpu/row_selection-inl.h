@@ -17,12 +17,15 @@ HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Integers that order as the floats do; -0 must have become +0 before. Its own inverse.
-HWY_INLINE IntVec OrderedBits(FloatVec x) {
-  const IntTag d;
-  const IntVec bits = hn::BitCast(d, x);
-  return hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(d, 0x7fffffff)));
+// Integers that order as the floats do, -0 below +0. Its own inverse.
+template <class D, class DI = hn::RebindToSigned<D>>
+HWY_INLINE hn::Vec<DI> OrderedBits(D, hn::Vec<D> x) {
+  const DI di;
+  const auto bits = hn::BitCast(di, x);
+  return hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(di, 0x7fffffff)));
 }
+
+HWY_INLINE IntVec OrderedBits(FloatVec x) { return OrderedBits(FloatTag(), x); }
 
 HWY_INLINE FloatVec FromOrderedBits(IntVec keys) {
   const IntTag d;

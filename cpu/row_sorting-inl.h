@@ -91,19 +91,6 @@ HWY_INLINE hn::Vec<D> SortDescending(D d, hn::Vec<D> x) {
   return x;
 }
 
-// Integers that order as the floats do, and back; -0 is below +0.
-template <class D, class DI = hn::RebindToSigned<D>>
-HWY_INLINE hn::Vec<DI> OrderedKeys(D, hn::Vec<D> x) {
-  const DI di;
-  const auto bits = hn::BitCast(di, x);
-  return hn::Xor(bits, hn::And(hn::BroadcastSignBit(bits), hn::Set(di, 0x7fffffff)));
-}
-HWY_INLINE FloatVec ValuesOfKeys(IntVec keys) {
-  const IntTag d;
-  const IntVec flip = hn::And(hn::BroadcastSignBit(keys), hn::Set(d, 0x7fffffff));
-  return hn::BitCast(FloatTag(), hn::Xor(keys, flip));
-}
-
 // The best 8 lanes, descending, behind which are zeros.
 HWY_INLINE IntVec BestEight(IntVec x) {
   const IntTag d;
