@@ -26,13 +26,6 @@ bool is_sticky(cudaError_t status) {
   }
 }
 
-int attribute_of(int device, cudaDeviceAttr attribute) {
-  int value = 0;
-  const cudaError_t status = cudaDeviceGetAttribute(&value, attribute, device);
-  if (status != cudaSuccess) throw CudaError("cudaDeviceGetAttribute: " + text_of(status));
-  return value;
-}
-
 }  // namespace
 
 std::string text_of(cudaError_t status) {
@@ -47,11 +40,16 @@ DeviceState::DeviceState() {
     throw Unavailable("no CUDA device" +
                       (status == cudaSuccess ? std::string() : ": " + text_of(status)));
   }
-  num_multiprocessors_ = attribute_of(device_, cudaDevAttrMultiProcessorCount);
+  num_multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount);
   // Code for older devices does not wait for the grid before it, whatever device runs it.
-  chains_launches_ =
-      attribute_of(device_, cudaDevAttrComputeCapabilityMajor) >= 9 && code_capability() >= 90;
-  reads_pageable_memory_ = attribute_of(device_, cudaDevAttrPageableMemoryAccess) != 0;
+  chains_launches_ = attribute(cudaDevAttrComputeCapabilityMajor) >= 9 && code_capability() >= 90;
+  reads_pageable_memory_ = attribute(cudaDevAttrPageableMemoryAccess) != 0;
+}
+
+int DeviceState::attribute(cudaDeviceAttr attribute) const {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, attribute, device_), "cudaDeviceGetAttribute");
+  return value;
 }
 
 void DeviceState::check_usable(StreamView stream) const {

@@ -29,6 +29,8 @@ class DeviceState {
   DeviceState();
 
   [[nodiscard]] int device() const { return device_; }
+  /// @throws CudaError  when it cannot be asked.
+  [[nodiscard]] int attribute(cudaDeviceAttr attribute) const;
   [[nodiscard]] int num_multiprocessors() const { return num_multiprocessors_; }
   /// Whether launches may be `dependent`: from compute capability 9.0 on, of device and code.
   [[nodiscard]] bool chains_launches() const { return chains_launches_; }

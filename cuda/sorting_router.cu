@@ -32,13 +32,6 @@ constexpr int kFewWarps = 8;
 constexpr unsigned kPortableClusterBlocks = 8;
 constexpr unsigned kLargeClusterBlocks = 16;
 
-int attribute_of(const DeviceState& device, cudaDeviceAttr attribute) {
-  int value = 0;
-  device.check(cudaDeviceGetAttribute(&value, attribute, device.device()),
-               "cudaDeviceGetAttribute");
-  return value;
-}
-
 int64_t static_shared_bytes(int per_lane) {
   return most_sorting_warps(per_lane) * static_cast<int64_t>(sizeof(SelectionScratch)) +
          kMaxWarps * static_cast<int64_t>(sizeof(int64_t)) + 64;
@@ -60,7 +53,7 @@ class OneLaunch {
         device_(device),
         choice_(*find_kernel(kKernels, routing.num_experts)),
         warps_(most_sorting_warps(choice_.per_lane)) {
-    const int64_t limit = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin) -
+    const int64_t limit = device.attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) -
                           static_shared_bytes(choice_.per_lane);
     const RouteTask largest = largest_route_task(routing);
     const auto bytes = [&] {
