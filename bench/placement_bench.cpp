@@ -166,15 +166,11 @@ void print_random_shapes() {
   int64_t plain_twins = 0;
   test::RandomStream random(11);
   for (int trial = 0; trial < 6000; ++trial) {
-    const auto num_experts = static_cast<int32_t>(int64_t{8} << random.below(6));
-    const auto num_ranks = static_cast<int32_t>(int64_t{2} << random.below(6));
-    const int32_t fewest = (num_experts + num_ranks - 1) / num_ranks;
-    const auto per_rank = static_cast<int32_t>(fewest + random.below(fewest + 1));
-    if (per_rank > num_experts) continue;
-    const double sigma = 0.2 + 1.5 * random.uniform();
-    const ExpertLoads loads = test::log_normal_loads(1, num_experts, sigma, random.bits());
-    PlacementPlannerConfig config{
-        .num_experts = num_experts, .num_ranks = num_ranks, .num_slots = num_ranks * per_rank};
+    const std::optional<test::RandomLayer> layer = test::random_layer(random);
+    if (!layer) continue;
+    const ExpertLoads& loads = layer->loads;
+    PlacementPlannerConfig config = layer->config;
+    const int32_t num_ranks = config.num_ranks;
     const auto plain_slots = place_plainly(loads.values, num_ranks, config.num_slots);
     const double plain = plain_max_over_mean(loads.values, plain_slots, num_ranks);
     plain_twins += count_twins(plain_slots, num_ranks);

@@ -5,11 +5,10 @@
 #include <utility>
 
 #include "stats/chance.h"
+#include "stats/index_of.h"
 
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Of the mean time: how much worse the first steps may be.
 constexpr double kFirstThreshold = 0.15;

@@ -3,19 +3,19 @@
 #include <cmath>
 #include <utility>
 
+#include "stats/index_of.h"
 #include "stats/placement_checks.h"
 #include "stats/refuse.h"
 
 namespace switchyard {
 
 using stats::check_range;
+using stats::index_of;
 using stats::refuse;
 
 namespace {
 
 constexpr int32_t kMaxLayers = 1 << 16;
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 }  // namespace
 

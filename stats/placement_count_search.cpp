@@ -3,12 +3,11 @@
 #include <utility>
 
 #include "stats/chance.h"
+#include "stats/index_of.h"
 #include "stats/placement_counts.h"
 
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 constexpr uint64_t kSeed = 1;
 /// Gains below this share are rounding.

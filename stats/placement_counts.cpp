@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "stats/index_of.h"
+
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 std::vector<int32_t> slots_of(const Packing& packing) {
   std::vector<int32_t> slots(index_of(packing.num_bins()) * index_of(packing.capacity()), -1);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <numeric>
 
+#include "stats/index_of.h"
 #include "stats/placement_annealing.h"
 #include "stats/placement_counts.h"
 #include "stats/placement_packing.h"
@@ -11,8 +12,6 @@
 
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 /// As near to the bound as pays for the time that swaps take.
 constexpr double kTolerance = 1e-4;
@@ -79,19 +78,18 @@ std::vector<int32_t> place_globally(const LayerProblem& problem) {
     best = std::move(slots);
   };
   const std::vector<int32_t> twins = place_with_twins(problem);
-  // Slow ranks may be better off with slots empty, which no swap achieves.
-  if (!equal_speeds) keep(searched(problem, best));
-  const double wanted = longest_time(problem, twins) * (1.0 + kRounding);
   if (equal_speeds) {
+    const double wanted = longest_time(problem, twins) * (1.0 + kRounding);
+    const int64_t num_packings = kCountingWork / num_slots + 1;
+    const int64_t num_steps = kAnnealingWork / problem.num_ranks() + 1;
     if (best_time > wanted) keep(pack_copies(problem, counts, 0.0).slots);
     if (best_time > wanted) keep(searched(problem, best));
     if (best_time > wanted) keep(searched(problem, twins));
-  }
-  if (equal_speeds && best_time > wanted) {
-    keep(search_counts(problem, counts, wanted, kCountingWork / num_slots + 1));
-  }
-  if (equal_speeds && best_time > wanted) {
-    keep(anneal(problem, best, wanted, kAnnealingWork / problem.num_ranks() + 1, kSeed));
+    if (best_time > wanted) keep(search_counts(problem, counts, wanted, num_packings));
+    if (best_time > wanted) keep(anneal(problem, best, wanted, num_steps, kSeed));
+  } else {
+    // Slow ranks may be better off with slots empty, which no swap achieves.
+    keep(searched(problem, best));
   }
   if (problem.may_repeat_on_rank) keep(twins);
   return best;

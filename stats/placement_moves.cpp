@@ -4,16 +4,16 @@
 #include <limits>
 #include <string>
 
+#include "stats/index_of.h"
 #include "stats/refuse.h"
 
 namespace switchyard {
 
 using stats::check_range;
+using stats::index_of;
 using stats::refuse;
 
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 void check_alike(const ExpertPlacement& before, const ExpertPlacement& after) {
   const auto expect = [](const std::string& what, int64_t here, int64_t there) {

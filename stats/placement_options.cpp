@@ -5,13 +5,12 @@
 #include <limits>
 #include <utility>
 
+#include "stats/index_of.h"
 #include "stats/placement_search.h"
 #include "stats/placement_target_search.h"
 
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 /// The search stops this close to the plan from nothing.
 constexpr double kTolerance = 1e-4;

@@ -6,10 +6,10 @@
 #include <numeric>
 #include <utility>
 
+#include "stats/index_of.h"
+
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 bool lighter(const PackedItem& a, const PackedItem& b) {
   return a.load != b.load ? a.load < b.load : a.kind < b.kind;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "stats/index_of.h"
 #include "stats/layer_threads.h"
 #include "stats/placement_checks.h"
 #include "stats/placement_layer.h"
@@ -10,12 +11,11 @@
 
 namespace switchyard {
 
+using stats::index_of;
 using stats::LayerOptions;
 using stats::LayerProblem;
 
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 /// What all layers have in common.
 struct Shape {

@@ -3,13 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "stats/index_of.h"
+
 namespace switchyard::stats {
-namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
-
-}  // namespace
-
 double longest_time(const LayerProblem& problem, std::span<const int32_t> slot_to_expert) {
   std::vector<int32_t> copies(problem.loads.size());
   for (const int32_t expert : slot_to_expert) {

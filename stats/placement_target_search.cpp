@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "stats/index_of.h"
+
 namespace switchyard::stats {
 namespace {
-
-std::size_t index_of(int64_t value) { return static_cast<std::size_t>(value); }
 
 /// Of the target: what a rank above it counts for, however little it is above.
 constexpr double kPerRank = 0.1;

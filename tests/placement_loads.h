@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
+#include "switchyard/placement_planner.h"
 #include "switchyard/tensor_view.h"
 #include "tests/random_stream.h"
 
@@ -34,6 +37,25 @@ inline ExpertLoads log_normal_loads(int64_t num_layers, int64_t num_experts, dou
     loads.values.push_back(1000.0 * std::exp(sigma * random.normal()));
   }
   return loads;
+}
+
+/// A layer to plan, of a shape by chance: 8 to 256 experts, 2 to 64 ranks, sigma 0.2 to 1.7.
+struct RandomLayer {
+  PlacementPlannerConfig config;
+  ExpertLoads loads;
+};
+
+/// @return nothing where the shape drawn has more slots a rank than experts.
+inline std::optional<RandomLayer> random_layer(RandomStream& random) {
+  const auto num_experts = static_cast<int32_t>(int64_t{8} << random.below(6));
+  const auto num_ranks = static_cast<int32_t>(int64_t{2} << random.below(6));
+  const int32_t fewest = (num_experts + num_ranks - 1) / num_ranks;
+  const auto per_rank = static_cast<int32_t>(fewest + random.below(fewest + 1));
+  if (per_rank > num_experts) return std::nullopt;
+  const double sigma = 0.2 + 1.5 * random.uniform();
+  return RandomLayer{
+      {.num_experts = num_experts, .num_ranks = num_ranks, .num_slots = num_ranks * per_rank},
+      log_normal_loads(1, num_experts, sigma, random.bits())};
 }
 
 /// Counts of about `assignments` a layer, drawn from these loads.

@@ -122,20 +122,14 @@ TEST(PlacementPlanner, IsNeverWorseThanThePlainAlgorithm) {
   RandomStream random(11);
   int twins_won = 0;
   for (int trial = 0; trial < 1500; ++trial) {
-    const auto num_experts = static_cast<int32_t>(int64_t{8} << random.below(6));
-    const auto num_ranks = static_cast<int32_t>(int64_t{2} << random.below(6));
-    const int32_t fewest = (num_experts + num_ranks - 1) / num_ranks;
-    const auto per_rank = static_cast<int32_t>(fewest + random.below(fewest + 1));
-    if (per_rank > num_experts) continue;
-    const double sigma = 0.2 + 1.5 * random.uniform();
-    const ExpertLoads loads = log_normal_loads(1, num_experts, sigma, random.bits());
-    const Comparison found = compared(
-        {.num_experts = num_experts, .num_ranks = num_ranks, .num_slots = num_ranks * per_rank},
-        loads.values);
+    const std::optional<RandomLayer> layer = random_layer(random);
+    if (!layer) continue;
+    const Comparison found = compared(layer->config, layer->loads.values);
     EXPECT_LE(found.repeating, found.plain * (1.0 + 1e-12));
     EXPECT_LE(found.repeating, found.here * (1.0 + 1e-12));
     if (found.here <= found.plain * (1.0 + 1e-12)) continue;
-    EXPECT_GT(found.plain_twins, 0) << num_experts << " on " << num_ranks;
+    EXPECT_GT(found.plain_twins, 0)
+        << layer->config.num_experts << " on " << layer->config.num_ranks;
     EXPECT_LT(found.here, found.plain * 1.006);
     ++twins_won;
   }
