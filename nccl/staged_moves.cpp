@@ -4,18 +4,13 @@
 #include <cstring>
 #include <numeric>
 
-#include "switchyard/stream_copy.h"
+#include "nccl/turn_copies.h"
 
 namespace switchyard::nccl {
 namespace {
 
 // Rows shown in one turn do not outgrow tables of addresses, which are made in advance.
 constexpr int64_t kMaxChunkTokens = 2048;
-// What is shown of this or more in a turn goes past the caches. Lines that the readers still have
-// from the turn before last come from their caches first, and that may be far: two processes on an
-// AMD EPYC took 5 to 25 ms for 67 MB, at times all through a run, and 7 ms past the caches. 1 MB is
-// added up a third sooner where it is found in a cache.
-constexpr int64_t kStreamBytes = int64_t{2} << 20;
 
 /// At the beginning of every turn.
 struct Header {
@@ -52,11 +47,6 @@ int64_t dispatch_head_bytes(int64_t num_slots, int64_t num_assignments) {
 }
 
 int64_t combine_head_bytes(int64_t num_slots) { return dispatch_head_bytes(num_slots, 0); }
-
-void copy_bytes(std::byte* to, const std::byte* from, int64_t num_bytes, bool streams) {
-  if (streams) return stream_copy(to, from, num_bytes);
-  std::memcpy(to, from, static_cast<std::size_t>(num_bytes));
-}
 
 template <typename View>
 auto rows_from(const View& view, int64_t first, int64_t count) {
@@ -204,15 +194,22 @@ void StagedMoves::show_tokens(const AllToAllPlan::State& state, const DispatchRo
     }
     ends[slot] = listed;
   }
-  std::byte* to = turn + dispatch_head_bytes(num_slots(), num_tokens * top_k_);
-  const bool streams = num_tokens * row_bytes >= kStreamBytes;
-  for (int64_t token = 0; token < num_tokens; ++token, to += aligned(row_bytes)) {
-    if (travels_[static_cast<std::size_t>(token)] != 0) {
-      copy_bytes(to, rows.tokens.row(chunk_.begin + token), row_bytes, streams);
-    }
-  }
+  std::byte* const to = turn + dispatch_head_bytes(num_slots(), num_tokens * top_k_);
   if (num_tokens == 0) return;
+  copy_travelling(rows.tokens, to);
   sorter_.permute_to(rows_from(rows.tokens, chunk_.begin, num_tokens), addresses(num_tokens));
+}
+
+/// The chunk's tokens that are for others.
+void StagedMoves::copy_travelling(const MatrixView<const std::byte>& tokens, std::byte* to) {
+  const int64_t num_tokens = chunk_.end - chunk_.begin;
+  const int64_t travelling =
+      std::accumulate(travels_.begin(), travels_.begin() + num_tokens, int64_t{0});
+  const TurnCopies copies(route_, travelling * tokens.cols);
+  for (int64_t token = 0; token < num_tokens; ++token, to += aligned(tokens.cols)) {
+    if (travels_[static_cast<std::size_t>(token)] == 0) continue;
+    copies.copy(to, tokens.row(chunk_.begin + token), tokens.cols);
+  }
 }
 
 void StagedMoves::take_tokens(int sender, const DispatchRows& rows, const Staging& staging) {
@@ -315,7 +312,7 @@ void StagedMoves::show_answers(const ConstTensorView& answers, Staging& staging)
     const int32_t* const counts = counts_of(asker);
     if (asker != rank_) num_rows = std::accumulate(counts, counts + num_local(), num_rows);
   }
-  const bool streams = num_rows * row_bytes >= kStreamBytes;
+  const TurnCopies copies(route_, num_rows * row_bytes);
   for (int i = 1; i < num_ranks(); ++i) {
     const int asker = (rank_ + num_ranks() - i) % num_ranks();
     const int32_t* const counts = counts_of(asker);
@@ -323,13 +320,13 @@ void StagedMoves::show_answers(const ConstTensorView& answers, Staging& staging)
     for (int64_t local = 0; local < num_local(); ++local) {
       int64_t& row = next_row(asker, local);
       if (is_dense) {
-        copy_bytes(to, data + row * stride, counts[local] * row_bytes, streams);
+        copies.copy(to, data + row * stride, counts[local] * row_bytes);
         to += counts[local] * row_bytes;
         row += counts[local];
         continue;
       }
       for (int32_t at = 0; at < counts[local]; ++at, to += aligned(row_bytes)) {
-        copy_bytes(to, data + row++ * stride, row_bytes, streams);
+        copies.copy(to, data + row++ * stride, row_bytes);
       }
     }
   }

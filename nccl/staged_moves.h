@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "nccl/all_to_all_plan.h"
+#include "nccl/copy_route.h"
 #include "nccl/staging.h"
 #include "switchyard/expert_exchange.h"
 #include "switchyard/permutation.h"
@@ -59,6 +60,7 @@ class StagedMoves {
   [[nodiscard]] MatrixView<std::byte* const> addresses(int64_t num_tokens) const;
 
   void show_tokens(const AllToAllPlan::State& state, const DispatchRows& rows, Staging& staging);
+  void copy_travelling(const MatrixView<const std::byte>& tokens, std::byte* to);
   void take_tokens(int sender, const DispatchRows& rows, const Staging& staging);
 
   void ask(const AllToAllPlan::State& state, int64_t row_bytes, Staging& staging);
@@ -83,6 +85,7 @@ class StagedMoves {
   std::vector<int64_t> next_rows_;  // [num_ranks, local slots]
   std::vector<uint8_t> travels_;    // whether a token of the chunk is for others
   std::vector<std::byte*> addresses_;
+  CopyRoute route_;  // of what is shown
 };
 
 }  // namespace switchyard::nccl
