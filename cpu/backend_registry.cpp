@@ -18,9 +18,11 @@
 #include "cpu/result_staging.h"
 #include "cpu/routing.h"
 #include "cpu/slot_assignment.h"
+#include "switchyard/backend_memory.h"
 #include "switchyard/errors.h"
 
 #ifdef SWITCHYARD_CUDA
+#include "cuda/device_memory.h"
 #include "cuda/devices.h"
 #include "cuda/expert_affinity.h"
 #include "cuda/expert_choice.h"
@@ -69,6 +71,44 @@ void release_shared_memory(void* memory, [[maybe_unused]] Backend backend) noexc
   if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::release_managed(memory);
 #endif
   ::operator delete(memory, kSharedAlignment);
+}
+
+void* allocate_backend_memory(std::size_t bytes, Backend backend) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::allocate_device(bytes);
+#endif
+  return allocate_shared_memory(bytes, backend);
+}
+
+void release_backend_memory(void* memory, Backend backend) noexcept {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::release_device(memory);
+#endif
+  release_shared_memory(memory, backend);
+}
+
+void* allocate_pinned_memory(std::size_t bytes, Backend backend) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::allocate_pinned(bytes);
+#endif
+  return allocate_shared_memory(bytes, backend);
+}
+
+void release_pinned_memory(void* memory, Backend backend) noexcept {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) return cuda::release_pinned(memory);
+#endif
+  release_shared_memory(memory, backend);
+}
+
+void copy_memory([[maybe_unused]] Backend backend, void* to, const void* from, std::size_t bytes,
+                 [[maybe_unused]] StreamView stream) {
+#ifdef SWITCHYARD_CUDA
+  if (cpu::resolve_backend(backend) == Backend::kCuda) {
+    return cuda::copy_memory(to, from, bytes, stream);
+  }
+#endif
+  std::memcpy(to, from, bytes);
 }
 
 void synchronize([[maybe_unused]] Backend backend, [[maybe_unused]] StreamView stream) {

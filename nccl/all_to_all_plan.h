@@ -6,8 +6,8 @@
 
 #include "nccl/exchange_layout.h"
 #include "nccl/owned_permutation.h"
+#include "nccl/plan_arrays.h"
 #include "switchyard/all_to_all_plan.h"
-#include "switchyard/buffer.h"
 #include "switchyard/expert_exchange.h"
 
 namespace switchyard {
@@ -31,22 +31,22 @@ class AllToAllPlan::State {
   PlanStatus status;
   bool is_deduplicated = false;
   nccl::ExchangeLayout layout;
-  std::vector<int64_t> slot_counts;  ///< [num_ranks, num_slots]
-  nccl::OwnedPermutation by_slot;    ///< own assignments in the order of slots
-  Buffer<int32_t> slot_ids;          ///< [num_tokens, top_k] where slots are not experts
-  Buffer<int64_t> slot_tokens;       ///< [num_slots] before capacity
-  Buffer<int64_t> tokens_per_expert;
-  Buffer<int64_t> expert_offsets;
+  std::vector<int64_t> slot_counts;         ///< [num_ranks, num_slots]
+  nccl::OwnedPermutation by_slot;           ///< own assignments in the order of slots
+  nccl::MirroredArray<int32_t> slot_ids;    ///< [num_tokens, top_k] where slots are not experts
+  nccl::BackendArray<int64_t> slot_tokens;  ///< [num_slots] before capacity
+  nccl::PinnedArray<int64_t> tokens_per_expert;
+  nccl::PinnedArray<int64_t> expert_offsets;
 
   // With deduplication. A trip takes one token to one rank.
   nccl::CountedRows trips_sent;
   nccl::CountedRows trips_received;
   nccl::OwnedPermutation by_trip;  ///< tokens to the rows of their trips
   std::vector<int64_t> trip_tokens;
-  std::vector<int64_t> last_token;  ///< [num_ranks] that went there
-  Buffer<int32_t> trip_slots;       ///< [trips sent, top_k] local slots there, -1 for others'
-  Buffer<int32_t> received_slots;   ///< [trips received, top_k]
-  Buffer<std::byte> workspace;      ///< to sort these
+  std::vector<int64_t> last_token;             ///< [num_ranks] that went there
+  nccl::MirroredArray<int32_t> trip_slots;     ///< [trips sent, top_k] local slots there, else -1
+  nccl::BackendArray<int32_t> received_slots;  ///< [trips received, top_k]
+  nccl::BackendArray<std::byte> workspace;     ///< to sort these
 
   // Where rows do not arrive and depart where they lie.
   nccl::OwnedPermutation arrivals;    ///< rows received to expert rows

@@ -14,12 +14,12 @@ std::unique_ptr<AllToAllPlan::State> ExpertExchange::Implementation::make_state(
   state->owner = this;
   state->is_deduplicated = config.deduplicate;
   const int32_t num_local = state->layout.num_local_slots();
-  state->tokens_per_expert = Buffer<int64_t>(num_local, backend());
-  state->expert_offsets = Buffer<int64_t>(num_local + 1, backend());
+  nccl::grow(state->tokens_per_expert, num_local, backend());
+  nccl::grow(state->expert_offsets, num_local + 1, backend());
   state->by_slot.resize(sorter_, config.max_tokens);
   if (assigner_) {
-    state->slot_ids = Buffer<int32_t>(config.max_tokens * config.top_k, backend());
-    state->slot_tokens = Buffer<int64_t>(config.placement.num_slots(), backend());
+    nccl::grow(state->slot_ids, config.max_tokens * config.top_k, backend());
+    nccl::grow(state->slot_tokens, config.placement.num_slots(), backend());
   }
   return state;
 }
@@ -47,13 +47,18 @@ void ExpertExchange::Implementation::sort(MatrixView<const int32_t> expert_ids,
   check_plan_call(expert_ids, workspace);
   MatrixView<const int32_t> ids = expert_ids;
   if (assigner_) {
-    const MatrixView<int32_t> slot_ids = state.slot_ids.matrix(expert_ids.rows, config.top_k);
-    assigner_->assign(expert_ids, communicator_.rank(), slot_ids, state.slot_tokens.view(),
-                      workspace, stream);
+    const MatrixView<int32_t> slot_ids{state.slot_ids.data(), expert_ids.rows, config.top_k};
+    assigner_->assign(expert_ids, communicator_.rank(), slot_ids,
+                      {state.slot_tokens.data(), state.slot_tokens.size()}, workspace, stream);
     ids = slot_ids;
   }
   state.by_slot.resize(sorter_, expert_ids.rows);
   sorter_.sort(ids, {}, state.by_slot.view(), workspace, stream);
+  state.by_slot.download_counts(stream);
+  if (config.deduplicate) {  // the host counts and lists trips
+    state.by_slot.download_rows(stream);
+    state.slot_ids.download(ids.rows * ids.cols, stream);
+  }
   communicator_.wait("plan", stream);
 }
 
@@ -78,7 +83,7 @@ void ExpertExchange::Implementation::plan(MatrixView<const int32_t> expert_ids,
   const auto num_slots = static_cast<std::size_t>(config.placement.num_slots());
   const std::size_t slot_bytes = num_slots * sizeof(int64_t);
   if (refusal.empty()) {
-    std::memcpy(told.data(), state.by_slot.view().tokens_per_expert.data, slot_bytes);
+    std::memcpy(told.data(), state.by_slot.on_host().tokens_per_expert.data, slot_bytes);
     if (config.deduplicate) count_trips(state);
     std::memcpy(told.data() + slot_bytes, state.trips_sent.counts.data(), told.size() - slot_bytes);
   }
@@ -94,7 +99,7 @@ void ExpertExchange::Implementation::plan(MatrixView<const int32_t> expert_ids,
   end_group_if_failing([&] {
     if (makes_trips(plain_way_)) list_trips(state, stream);
     if (unpacks(plain_way_)) prepare_arrivals(state, stream);
-    if (plain_way_ == Way::kContiguous) prepare_departures(state);
+    if (plain_way_ == Way::kContiguous) prepare_departures(state, stream);
   });
   state.status.is_ready = true;
 }
@@ -105,11 +110,11 @@ namespace {
 template <typename Visit>
 void for_each_kept(const AllToAllPlan::State& state, const std::vector<int32_t>& slot_ranks,
                    int32_t top_k, const Visit& visit) {
-  const MatrixView<int64_t>& rows = state.by_slot.view().assignment_to_row;
+  const MatrixView<int64_t>& rows = state.by_slot.on_host().assignment_to_row;
   for (int64_t token = 0; token < state.num_tokens; ++token) {
     for (int32_t slot = 0; slot < top_k; ++slot) {
       if (rows.row(token)[slot] < 0) continue;
-      const int32_t id = state.slot_ids[token * top_k + slot];
+      const int32_t id = state.slot_ids.host()[token * top_k + slot];
       visit(token, slot, slot_ranks[static_cast<std::size_t>(id)]);
     }
   }
@@ -156,10 +161,10 @@ void ExpertExchange::Implementation::list_trips(AllToAllPlan::State& state, Stre
   const int64_t num_received = state.trips_received.total();
   nccl::grow(state.trip_slots, num_sent * top_k, backend());
   nccl::grow(state.received_slots, num_received * top_k, backend());
-  std::fill_n(state.trip_slots.data(), num_sent * top_k, -1);
+  std::fill_n(state.trip_slots.host(), num_sent * top_k, -1);
   state.trip_tokens.resize(static_cast<std::size_t>(num_sent));
   state.by_trip.resize(trips_, state.num_tokens);
-  const MatrixView<int64_t> rows = state.by_trip.view().assignment_to_row;
+  const MatrixView<int64_t> rows = state.by_trip.on_host().assignment_to_row;
   std::fill_n(rows.data, rows.rows * rows.cols, -1);
   state.by_trip.keep_as_one_expert(num_sent);
 
@@ -172,10 +177,13 @@ void ExpertExchange::Implementation::list_trips(AllToAllPlan::State& state, Stre
       rows.row(token)[slot] = next[index];
       state.trip_tokens[static_cast<std::size_t>(next[index]++)] = token;
     }
-    const int32_t id = state.slot_ids[token * top_k + slot];
-    state.trip_slots[(next[index] - 1) * top_k + slot] =
+    const int32_t id = state.slot_ids.host()[token * top_k + slot];
+    state.trip_slots.host()[(next[index] - 1) * top_k + slot] =
         id - config.placement.slot_offsets()[index];
   });
+
+  state.by_trip.upload(stream);
+  state.trip_slots.upload(num_sent * top_k, stream);
 
   const int64_t row_bytes = top_k * static_cast<int64_t>(sizeof(int32_t));
   const AllToAllCounts counts = nccl::counts_of(state.trips_sent, state.trips_received);
@@ -200,13 +208,14 @@ void ExpertExchange::Implementation::prepare_arrivals(AllToAllPlan::State& state
     const int64_t num_received = state.trips_received.total();
     state.arrivals.resize(arrivals_, num_received);
     nccl::grow(state.workspace, arrivals_.workspace_bytes(num_received), backend());
-    arrivals_.sort(state.received_slots.matrix(num_received, config.top_k), {},
-                   state.arrivals.view(), state.workspace.bytes(), stream);
+    arrivals_.sort(
+        {state.received_slots.data(), num_received, config.top_k}, {}, state.arrivals.view(),
+        {state.workspace.data(), static_cast<std::size_t>(state.workspace.size())}, stream);
     return;
   }
   const int64_t num_received = state.layout.received.total();
   state.arrivals.resize(arrivals_, num_received);
-  const Permutation& arrivals = state.arrivals.view();
+  const Permutation& arrivals = state.arrivals.on_host();
   int64_t arrived = 0;
   for (const RowSegment& segment : state.layout.segments) {
     for (int64_t i = 0; i < segment.num_rows; ++i) {
@@ -220,12 +229,14 @@ void ExpertExchange::Implementation::prepare_arrivals(AllToAllPlan::State& state
   std::copy_n(state.layout.expert_offsets.data(), num_local + 1, arrivals.expert_offsets.data);
   *arrivals.totals = {.num_rows = state.layout.expert_offsets.back(),
                       .kept_assignments = num_received};
+  state.arrivals.upload(stream);
 }
 
-void ExpertExchange::Implementation::prepare_departures(AllToAllPlan::State& state) const {
+void ExpertExchange::Implementation::prepare_departures(AllToAllPlan::State& state,
+                                                        StreamView stream) const {
   const int64_t num_rows = state.layout.expert_offsets.back();
   state.departures.resize(departures_, num_rows);
-  const Permutation& departures = state.departures.view();
+  const Permutation& departures = state.departures.on_host();
   std::fill_n(departures.assignment_to_row.data, num_rows, -1);
   int64_t departed = 0;
   for (const RowSegment& segment : state.layout.segments) {
@@ -234,6 +245,7 @@ void ExpertExchange::Implementation::prepare_departures(AllToAllPlan::State& sta
     }
   }
   state.departures.keep_as_one_expert(departed);
+  state.departures.upload(stream);
 }
 
 }  // namespace switchyard

@@ -72,7 +72,7 @@ class ExpertExchange::Implementation {
   void list_trips(AllToAllPlan::State& state, StreamView stream);
   void take_counts(AllToAllPlan::State& state);
   void prepare_arrivals(AllToAllPlan::State& state, StreamView stream) const;
-  void prepare_departures(AllToAllPlan::State& state) const;
+  void prepare_departures(AllToAllPlan::State& state, StreamView stream) const;
 
   // Moving.
   template <typename Check>

@@ -53,7 +53,8 @@ class AllToAllPlan {
   // The layout of this rank's expert rows: by local slot, then by rank, token and slot of the
   // token's choice.
 
-  /// [local slots] rows of each expert, in memory that host and backend share.
+  /// [local slots] rows of each expert, in memory that host and backend share: page-locked where
+  /// the backend is kCuda.
   [[nodiscard]] VectorView<const int64_t> tokens_per_expert() const;
   /// [local slots + 1] first row of each expert, a multiple of block_rows; likewise shared.
   [[nodiscard]] VectorView<const int64_t> expert_offsets() const;

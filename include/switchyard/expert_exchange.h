@@ -78,7 +78,9 @@ class ExpertExchange {
   ///                          workspace on one of them. The plan is not ready then.
   /// @throws CommunicationError  naming rank, peer and phase.
   /// A rank's memory for expert rows that would overflow is told by plan.status(). Waits for the
-  /// other ranks and, on devices, for the stream.
+  /// other ranks and, on devices, for the stream; so a CUDA graph cannot capture it. What the host
+  /// works out goes to a device by copies in the stream: plan what follows in the same one, or when
+  /// it is done.
   void plan(MatrixView<const int32_t> expert_ids, AllToAllPlan& plan,
             std::span<std::byte> workspace, StreamView stream = {});
 

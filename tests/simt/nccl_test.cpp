@@ -158,6 +158,22 @@ TEST_F(SimtNccl, GroupsAreBootstrappedByOtherGroups) {
   EXPECT_EQ(errors, no_errors(2));
 }
 
+TEST_F(SimtNccl, PlansCountInPageLockedMemory) {
+  const auto errors = run_nccl(2, [](Communicator& communicator) {
+    ExpertExchange exchange(
+        {.placement = ExpertPlacement::contiguous(4, 2), .top_k = 2, .max_tokens = 3},
+        communicator);
+    const AllToAllPlan plan = exchange.make_plan();
+    for (const int64_t* table : {plan.tokens_per_expert().data, plan.expert_offsets().data}) {
+      cudaPointerAttributes attributes{};
+      ASSERT_EQ(cudaPointerGetAttributes(&attributes, table), cudaSuccess);
+      EXPECT_EQ(attributes.type, cudaMemoryTypeHost);
+      EXPECT_EQ(attributes.devicePointer, table);
+    }
+  });
+  EXPECT_EQ(errors, no_errors(2));
+}
+
 TEST_F(SimtNccl, ALibraryWithoutAllToAllSendsAndReceives) {
   simt::nccl_settings().version = 22'703;
   const auto errors =
