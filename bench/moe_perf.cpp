@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "bench/measured_links.h"
 #include "bench/moe_choices.h"
 #include "bench/moe_rank.h"
 #include "bench/perf_options.h"
@@ -70,7 +71,8 @@ class MoeTable {
     std::printf(
         "# GB/s: bytes of all expert rows over the time of the slowest rank; of raw: beside "
         "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank;\n# "
-        "fit: predicted, by links fitted to all-to-alls of equal counts, over measured time\n#\n",
+        "fit: predicted, by a link fitted to all-to-alls of as much and more, over measured "
+        "time\n#\n",
         std::string(communicator.transport()) == "mpi" ? "MPI_Alltoallv" : "contiguous rows");
     std::printf("#%9s %9s %11s %7s %8s |%9s %7s %7s %7s %5s |%9s %7s %7s %7s %5s | %6s\n", "tokens",
                 "rows", "bytes", "compute", "plan", "dispatch", "", "of raw", "of copy", "fit",
@@ -168,6 +170,11 @@ void add_options(CLI::App& app, MoeOptions& options) {
          "memory of a rank that such rows go through; 0: they are messages")
       ->type_name("BYTES");
   app.add_flag("--deduplicate", options.deduplicate, "a token travels once to a rank");
+  app.add_option_function<std::string>(
+         "--links",
+         [&options](const std::string& path) { options.links = read_measured_links(path); },
+         "predict from what alltoall_perf -J wrote; default: from all-to-alls measured beside")
+      ->type_name("FILE");
 }
 
 int run(int argc, char** argv) {

@@ -58,15 +58,7 @@ MoeResult MoeRank::measure(int64_t num_tokens) {
   }
   const TrafficMatrix traffic = traffic_of(exchange_.config().placement, plan_.slot_counts());
   result.traffic = summarize_traffic(traffic);
-  const std::optional<LinkCost> fitted = link(result.bytes / communicator_.size());
-  if (fitted) {
-    const ExchangeCostModel model{.ranks_per_node = communicator_.size(),
-                                  .node = *fitted,
-                                  .network = {},
-                                  .shares_node_bandwidth = true};
-    result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
-    result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
-  }
+  predict(traffic, result);
   if (options_.deduplicate) {
     const AllToAllCounts counts = plan_.dispatch_counts();
     result.trips = sum(static_cast<double>(counts.send_offsets[communicator_.size()]));
@@ -219,14 +211,42 @@ int64_t MoeRank::total_rows() {
   return sum(static_cast<double>(plan_.combine_counts().send_offsets[communicator_.size()]));
 }
 
-std::optional<LinkCost> MoeRank::link(int64_t bytes_per_rank) {
+void MoeRank::predict(const TrafficMatrix& traffic, MoeResult& result) {
+  const int64_t bytes_per_rank = std::max<int64_t>(1, result.bytes / communicator_.size());
+  const std::vector<ExchangeTiming> timings =
+      options_.links.empty() ? measure_links(bytes_per_rank) : options_.links;
+  ExchangeCostModel model{.ranks_per_node = communicator_.size(),
+                          .node = {},
+                          .network = {},
+                          .shares_node_bandwidth = backend_ == Backend::kCpu};
+  try {
+    model.node = fit_link_near(bytes_per_rank, timings, model.shares_node_bandwidth);
+  } catch (const InvalidArgument&) {
+    return;
+  }
+  const auto [dispatch_passes, combine_passes] = row_passes();
+  model.row_passes = dispatch_passes;
+  result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
+  model.row_passes = combine_passes;
+  result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
+}
+
+std::pair<double, double> MoeRank::row_passes() const {
+  const double a_row = 1.0 / choices_.top_k();  // a token's share
+  if (communicator_.can_lend(expert_rows_)) return {1.0 + a_row, 1.0 + a_row};
+  if (communicator_.options().staging_bytes == 0) return {2.0, 3.0 + a_row};
+  // Through memory that all see, tokens once and answers each.
+  const double travelling = 1.0 - 1.0 / communicator_.size();
+  return {1.0 + a_row + 2.0 * travelling * a_row, 1.0 + a_row + 2.0 * travelling};
+}
+
+std::vector<ExchangeTiming> MoeRank::measure_links(int64_t bytes_per_rank) {
   const int size = communicator_.size();
-  if (size == 1) return std::nullopt;
   std::vector<ExchangeTiming> timings;
-  const int64_t least = std::max<int64_t>(1 << 16, bytes_per_rank / 8);
-  replace(link_from_, RankMemory(16 * least, backend_));
-  replace(link_to_, RankMemory(16 * least, backend_));
-  for (int64_t bytes = least; bytes <= 16 * least; bytes *= 2) {
+  const int64_t least = std::max<int64_t>(1 << 12, bytes_per_rank);
+  replace(link_from_, RankMemory(2 * least, backend_));
+  replace(link_to_, RankMemory(2 * least, backend_));
+  for (int64_t bytes = least; bytes <= 2 * least; bytes *= 2) {
     const int64_t block = bytes / size;
     std::vector<double> times;
     for (int i = 0; i < 7; ++i) {
@@ -241,11 +261,7 @@ std::optional<LinkCost> MoeRank::link(int64_t bytes_per_rank) {
     }
     timings.push_back({size, block * size, median(slowest(times))});
   }
-  try {
-    return fit_link(timings, true);
-  } catch (const InvalidArgument&) {
-    return std::nullopt;
-  }
+  return timings;
 }
 
 int64_t MoeRank::count_wrong() {

@@ -5,9 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/moe_choices.h"
@@ -28,6 +28,7 @@ struct MoeOptions : PerfOptions {
   int32_t block_rows = 1;
   bool deduplicate = false;
   bool private_rows = false;
+  std::vector<ExchangeTiming> links{};  ///< to predict from; empty: measured beside
 };
 
 /// What is done in turn, so that a machine's moods hit all alike.
@@ -80,10 +81,13 @@ class MoeRank {
   std::vector<double> slowest(const std::vector<double>& mine);
   int64_t sum(double mine);
   int64_t total_rows();
-  /// Fitted to all-to-alls of equal counts over this transport, some smaller and some larger than
-  /// what a rank sends of this batch: caches make links of other sizes other links.
-  /// @return none for a rank alone, and where the machine was too unsteady to tell.
-  std::optional<LinkCost> link(int64_t bytes_per_rank);
+  /// Predicts times from all-to-alls of equal counts over this transport, or from those given.
+  /// Nothing where they are too unsteady to tell.
+  void predict(const TrafficMatrix& traffic, MoeResult& result);
+  /// Of as much as a rank sends of this batch, and of twice as much.
+  std::vector<ExchangeTiming> measure_links(int64_t bytes_per_rank);
+  /// ExchangeCostModel::row_passes of a dispatch and of a combine.
+  [[nodiscard]] std::pair<double, double> row_passes() const;
   /// Experts answer what they get, so that a token's answer is known without any exchange.
   int64_t count_wrong();
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <vector>
 
 #include "nccl/refuse.h"
@@ -11,6 +13,9 @@ namespace switchyard {
 using nccl::refuse;
 
 namespace {
+
+// ExchangeCostModel::row_passes of the all-to-alls that links are fitted to.
+constexpr double kLinkPasses = 2.0;
 
 /// What one rank has to do over one kind of link.
 struct LinkLoad {
@@ -77,6 +82,9 @@ void validate(const ExchangeCostModel& model) {
   }
   check_link("node", model.node);
   check_link("network", model.network);
+  if (!std::isfinite(model.row_passes) || model.row_passes <= 0.0) {
+    refuse("row_passes is ", model.row_passes, ", must be finite and above 0");
+  }
 }
 
 double predict_seconds(const ExchangeCostModel& model, const TrafficMatrix& traffic,
@@ -89,7 +97,8 @@ double predict_seconds(const ExchangeCostModel& model, const TrafficMatrix& traf
     double inside = loads.node[rank].latency(model.node);
     if (model.shares_node_bandwidth) {
       const int64_t rows = loads.node_rows[rank / static_cast<std::size_t>(model.ranks_per_node)];
-      inside += static_cast<double>(rows * row_bytes) / (model.node.bandwidth_gbps * 1e9);
+      inside += static_cast<double>(rows * row_bytes) * (model.row_passes / kLinkPasses) /
+                (model.node.bandwidth_gbps * 1e9);
     } else {
       inside += loads.node[rank].transfer(model.node, row_bytes);
     }
@@ -109,8 +118,9 @@ LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth
   double b = 0.0;
   for (std::size_t i = 0; i < timings.size(); ++i) {
     const ExchangeTiming& timing = timings[i];
-    if (timing.num_ranks < 2) {
-      refuse("timings[", i, "].num_ranks is ", timing.num_ranks, ", must be 2 or more");
+    const int32_t least = shares_bandwidth ? 1 : 2;
+    if (timing.num_ranks < least) {
+      refuse("timings[", i, "].num_ranks is ", timing.num_ranks, ", must be ", least, " or more");
     }
     if (timing.bytes_per_rank < 1 || !(timing.seconds > 0.0)) {
       refuse("timings[", i, "] is ", timing.bytes_per_rank, " bytes in ", timing.seconds,
@@ -127,6 +137,7 @@ LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth
     m += messages;
     b += bytes;
   }
+  if (mm == 0.0 && bb > 0.0) return {0.0, 1e-9 * bb / b};  // no messages: the line through 0
   const double determinant = mm * bb - mb * mb;
   if (timings.size() < 2 || determinant <= 1e-9 * mm * bb) {
     refuse("timings hold ", timings.size(), " measurements, must hold two of different sizes");
@@ -140,6 +151,30 @@ LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth
     refuse("timings do not grow with the size");
   }
   return {latency * 1e6, 1e-9 / seconds_per_byte};
+}
+
+LinkCost fit_link_near(int64_t bytes_per_rank, std::span<const ExchangeTiming> timings,
+                       bool shares_bandwidth) {
+  if (bytes_per_rank < 1) refuse("bytes_per_rank is ", bytes_per_rank, ", must be 1 or more");
+  // In doublings, from the middle of what is to be taken.
+  const double middle = 2.0 * static_cast<double>(bytes_per_rank);
+  const auto distance = [&](int64_t bytes) {
+    return bytes < 1 ? std::numeric_limits<double>::infinity()
+                     : std::abs(std::log2(static_cast<double>(bytes) / middle));
+  };
+  std::vector<int64_t> sizes;
+  for (const ExchangeTiming& timing : timings) sizes.push_back(timing.bytes_per_rank);
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  std::stable_sort(sizes.begin(), sizes.end(),
+                   [&](int64_t a, int64_t b) { return distance(a) < distance(b); });
+  const double reach = sizes.size() < 2 ? 0.0 : std::max(1.0, distance(sizes[1]));
+  std::vector<ExchangeTiming> near;
+  std::copy_if(timings.begin(), timings.end(), std::back_inserter(near),
+               [&](const ExchangeTiming& timing) {
+                 return sizes.size() < 2 || distance(timing.bytes_per_rank) <= reach;
+               });
+  return fit_link(near, shares_bandwidth);
 }
 
 }  // namespace switchyard

@@ -56,6 +56,39 @@ TEST(ExchangeCost, FindsTheLinkAgain) {
   }
 }
 
+TEST(ExchangeCost, CountsHowOftenMemoryIsReadAndWritten) {
+  const ExchangeCostModel model{
+      .ranks_per_node = 4, .node = {1.0, 10.0}, .shares_node_bandwidth = true, .row_passes = 1.5};
+  EXPECT_DOUBLE_EQ(predict_seconds(model, all_pairs(4, 10), 1000), 3e-6 + 12e-6);
+}
+
+TEST(ExchangeCost, ARankAloneHasItsMemory) {
+  const std::vector<ExchangeTiming> timings{{1, 1000, 1e-6}, {1, 4000, 4e-6}};
+  const LinkCost link = fit_link(timings, true);
+  EXPECT_EQ(link.latency_us, 0.0);
+  EXPECT_DOUBLE_EQ(link.bandwidth_gbps, 1.0);
+  const ExchangeCostModel model{.ranks_per_node = 1, .node = link, .shares_node_bandwidth = true};
+  EXPECT_DOUBLE_EQ(predict_seconds(model, all_pairs(1, 2), 1000), 2e-6);
+}
+
+/// Of 10 GB/s up to 1 MB, and of 2 GB/s beyond.
+std::vector<ExchangeTiming> cached_below_a_megabyte() {
+  std::vector<ExchangeTiming> timings;
+  for (int64_t bytes = 1 << 17; bytes <= 1 << 24; bytes *= 2) {
+    timings.push_back({1, bytes, static_cast<double>(bytes) / (bytes > 1 << 20 ? 2e9 : 10e9)});
+  }
+  return timings;
+}
+
+TEST(ExchangeCost, FitsTheLinkOfASize) {
+  const std::vector<ExchangeTiming> timings = cached_below_a_megabyte();
+  EXPECT_NEAR(fit_link_near(1 << 18, timings, true).bandwidth_gbps, 10.0, 1e-9);
+  EXPECT_NEAR(fit_link_near(1 << 21, timings, true).bandwidth_gbps, 2.0, 1e-9);
+  // Smaller and larger than all.
+  EXPECT_NEAR(fit_link_near(1, timings, true).bandwidth_gbps, 10.0, 1e-9);
+  EXPECT_NEAR(fit_link_near(int64_t{1} << 40, timings, true).bandwidth_gbps, 2.0, 1e-9);
+}
+
 TEST(ExchangeCost, NeverFitsANegativeLatency) {
   const std::vector<ExchangeTiming> timings{{2, 1000, 0.9e-6}, {2, 1000000, 1.2e-3}};
   const LinkCost link = fit_link(timings, false);
@@ -77,6 +110,11 @@ TEST(ExchangeCost, RefusesWhatExplainsNothing) {
   EXPECT_EQ(refusal({{2, 8, 1e-6}, {2, 8, 1e-6}}),
             "timings hold 2 measurements, must hold two of different sizes");
   EXPECT_EQ(refusal({{1, 8, 1e-6}}), "timings[0].num_ranks is 1, must be 2 or more");
+  EXPECT_THROW(fit_link(std::vector<ExchangeTiming>{{0, 8, 1e-6}}, true), InvalidArgument);
+  EXPECT_THROW(fit_link_near(0, std::vector<ExchangeTiming>{{2, 8, 1e-6}}, true), InvalidArgument);
+  EXPECT_THROW(fit_link_near(1, std::vector<ExchangeTiming>{{2, 8, 1e-6}}, true), InvalidArgument);
+  EXPECT_THROW(fit_link_near(1, {}, true), InvalidArgument);
+  EXPECT_THROW(predict_seconds({.row_passes = 0.0}, TrafficMatrix(1), 1), InvalidArgument);
   EXPECT_EQ(refusal({{2, 8, 0.0}}), "timings[0] is 8 bytes in 0 s, both must be above 0");
   EXPECT_EQ(refusal({{2, 1000, 2e-6}, {2, 1000000, 1e-6}}), "timings do not grow with the size");
   EXPECT_THROW(predict_seconds({.ranks_per_node = 0}, TrafficMatrix(1), 1), InvalidArgument);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -65,6 +66,23 @@ TEST(MoePerf, WritesWhatItMeasured) {
   }
 }
 
+TEST(MoePerf, PredictsFromLinksMeasuredBefore) {
+  const TemporaryDirectory directory;
+  const std::string links = directory / "links.json";
+  const std::string path = directory / "moe.json";
+  // 1 ms for 1 KB of each of 2 ranks, 2 ms for 2 KB.
+  std::ofstream(links) << R"({"config": {"devices": [0, 1]}, "results": [
+    {"size": 1024, "out_of_place": {"time": 1000}}, {"size": 2048, "out_of_place": {"time": 2000}}
+  ]})";
+  expect_right(run_moe_perf("-t 2 --model olmoe --tokens 8 --hidden 8 -n 1 --links " + links +
+                            " -J " + path),
+               1);
+  const nlohmann::json result = nlohmann::json::parse(read_whole(path)).at("results").at(0);
+  // 8 tokens of 2 ranks, 8 rows of 16 bytes each, read once for all their rows.
+  EXPECT_NEAR(result.at("predicted_dispatch_us").get<double>(), 1000.0 * 1.125 / 2.0, 1e-6);
+  EXPECT_NEAR(result.at("predicted_combine_us").get<double>(), 1000.0 * 1.125 / 2.0, 1e-6);
+}
+
 TEST(MoePerf, RefusesWithOneLine) {
   const auto refuses = [](const std::string& arguments, const std::string& part) {
     const CommandResult result = run_moe_perf(arguments);
@@ -80,6 +98,8 @@ TEST(MoePerf, RefusesWithOneLine) {
   refuses("--zipf -1", "--zipf is -1");
   refuses("--block-rows 0", "block_rows is 0");
   refuses("--staging much", "'much' is no number of bytes");
+  refuses("--links /nonexistent", "cannot read /nonexistent");
+  refuses("--links " + kEnglish, "holds no results of alltoall_perf");
   refuses("--fast", "--fast");
 }
 

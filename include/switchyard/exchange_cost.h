@@ -26,11 +26,15 @@ struct ExchangeCostModel {
   /// The bandwidth of a node is all its ranks' together, as that of a memory, and rows that stay on
   /// their rank take their share of it. Else every rank has that bandwidth, in each direction.
   bool shares_node_bandwidth = false;
+  /// With a memory's bandwidth: how often a row's bytes are read or written. An all-to-all, to
+  /// which links are fitted, reads each once and writes it once. A dispatch that writes rows where
+  /// they belong reads a token once for all its top_k rows, and a combine that reads them where
+  /// they lie writes one: 1 + 1 / top_k.
+  double row_passes = 2.0;
 };
 
-/// @throws InvalidArgument  for a bandwidth that is not above 0, a negative latency, or fewer than
-/// 1
-///                          rank a node.
+/// @throws InvalidArgument  for a bandwidth or row_passes not above 0, a negative latency, or fewer
+///                          than 1 rank a node.
 void validate(const ExchangeCostModel& model);
 
 /// Time until the busiest rank is done. Row i of the traffic is rank i, of node i / ranks_per_node.
@@ -48,7 +52,15 @@ struct ExchangeTiming {
 /// The link that explains the timings with the smallest relative error, by least squares.
 /// @param shares_bandwidth  as ExchangeCostModel::shares_node_bandwidth.
 /// @throws InvalidArgument  for fewer than two different sizes, a size or time that is not above 0,
-///                          or a rank alone.
+///                          or a rank alone, unless bandwidth is shared: then its memory has one.
 LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth);
+
+/// The link as an exchange sees it in which a rank sends `bytes_per_rank`: caches make it another
+/// one for other sizes. Fitted to the timings of one to four times as much, for all-to-alls that
+/// are timed over and over find in caches what an exchange among other work does not; or to the two
+/// sizes nearest to that.
+/// @throws InvalidArgument  as fit_link().
+LinkCost fit_link_near(int64_t bytes_per_rank, std::span<const ExchangeTiming> timings,
+                       bool shares_bandwidth);
 
 }  // namespace switchyard
