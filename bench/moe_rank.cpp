@@ -111,9 +111,13 @@ void MoeRank::prepare(int64_t num_tokens) {
   const int64_t sent = back.recv_offsets[communicator_.size()];
   replace(raw_from_, RankMemory(sent * row_bytes_, backend_));
   replace(raw_to_, RankMemory(std::max(sent, received) * row_bytes_, backend_));
+  // Of its own: what was moved before would be in the caches for the copy, and only for it.
+  replace(copy_from_, RankMemory(sent * row_bytes_, backend_));
+  replace(copy_to_, RankMemory(sent * row_bytes_, backend_));
   // Touched, so that no measurement finds fresh pages.
-  raw_from_.fill(std::byte{1});
-  raw_to_.fill(std::byte{2});
+  for (const RankMemory* memory : {&raw_from_, &raw_to_, &copy_from_, &copy_to_}) {
+    memory->fill(std::byte{1});
+  }
   if (backend_ == Backend::kCpu) {
     std::fill(expert_rows_.begin(), expert_rows_.end(), std::byte{3});
   }
@@ -162,9 +166,9 @@ void MoeRank::raw() {
 
 void MoeRank::copy() {
   if (backend_ == Backend::kCuda) {
-    return copy_on_gpu(raw_to_.data(), raw_from_.data(), raw_from_.size(), stream_.view());
+    return copy_on_gpu(copy_to_.data(), copy_from_.data(), copy_from_.size(), stream_.view());
   }
-  std::memcpy(raw_to_.data(), raw_from_.data(), static_cast<std::size_t>(raw_from_.size()));
+  std::memcpy(copy_to_.data(), copy_from_.data(), static_cast<std::size_t>(copy_from_.size()));
 }
 
 double MoeRank::time(Work work) {

@@ -113,6 +113,8 @@ class MoeRank {
   RankMemory workspace_;
   RankMemory raw_from_;
   RankMemory raw_to_;
+  RankMemory copy_from_;
+  RankMemory copy_to_;
   RankMemory link_from_;
   RankMemory link_to_;
   std::vector<RankMemory> retired_;

@@ -10,10 +10,11 @@ namespace {
 //   one L3, past        14, 19                    14, 20
 //   two L3s, through    2, 21                     1.8, 22
 //   two L3s, past       26, 33                    26, 28
-constexpr double kSlowBytesASecond = 3e9;
-// One turn may have been slow because another program had the processor.
-constexpr int kSlowTurns = 2;
-constexpr int kTurnsBetweenTrials = 256;
+constexpr double kSlowBytesASecond = 2.5e9;
+// One turn may have been slow because another program had the processor, and a few in a row where
+// its turns and these keep step.
+constexpr int kSlowTurns = 4;
+constexpr int kTurnsBetweenTrials = 128;
 // Shorter ones say more of the clock.
 constexpr int64_t kLeastBytes = int64_t{32} << 10;
 // More than this pushes out of the caches what the ranks need besides.

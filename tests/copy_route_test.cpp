@@ -22,19 +22,20 @@ TEST(CopyRoute, PassesThemWithMoreThanTheyHold) {
   EXPECT_TRUE(route.passes_caches(int64_t{2} << 20));
 }
 
-TEST(CopyRoute, PassesThemAfterTwoSlowTurns) {
+TEST(CopyRoute, PassesThemAfterFourSlowTurns) {
   CopyRoute route;
-  route.learn(kBytes, kSlow);
-  EXPECT_FALSE(route.passes_caches(kBytes));
-  route.learn(kBytes, kSlow);
+  for (int turn = 0; turn < 4; ++turn) {
+    EXPECT_FALSE(route.passes_caches(kBytes));
+    route.learn(kBytes, kSlow);
+  }
   EXPECT_TRUE(route.passes_caches(kBytes));
   EXPECT_TRUE(route.passes_caches(1));
 }
 
-TEST(CopyRoute, TwoSlowTurnsFarFromEachOtherAreChance) {
+TEST(CopyRoute, SlowTurnsFarFromEachOtherAreChance) {
   CopyRoute route;
   for (int turn = 0; turn < 10; ++turn) {
-    route.learn(kBytes, kSlow);
+    for (int slow = 0; slow < 3; ++slow) route.learn(kBytes, kSlow);
     route.learn(kBytes, kFast);
     EXPECT_FALSE(route.passes_caches(kBytes));
   }
@@ -55,12 +56,12 @@ int turns_past(CopyRoute& route) {
 
 TEST(CopyRoute, TriesTheCachesNowAndThen) {
   CopyRoute route;
-  for (int turn = 0; turn < 2; ++turn) route.learn(kBytes, kSlow);
+  for (int turn = 0; turn < 4; ++turn) route.learn(kBytes, kSlow);
   for (int trial = 0; trial < 3; ++trial) {
-    EXPECT_EQ(turns_past(route), 255);
+    EXPECT_EQ(turns_past(route), 127);
     route.learn(kBytes, kSlow);
   }
-  EXPECT_EQ(turns_past(route), 255);
+  EXPECT_EQ(turns_past(route), 127);
   route.learn(kBytes, kFast);
   EXPECT_EQ(turns_past(route), 0);
 }
