@@ -36,15 +36,22 @@ struct BlockScores {
 };
 
 // What a block chose; lane r belongs to row r. Rows whose bit is set in `unsure` hold nothing to be
-// believed and are routed on their own.
+// believed and are routed on their own; of those in `degenerate`, too, nothing is but -inf or NaN.
 struct BlockChoice {
   IntVec positions[kMaxBlockTopK];
   FloatVec scores[kMaxBlockTopK];
   uint64_t unsure;
+  uint64_t degenerate = 0;
 };
 
 HWY_INLINE uint64_t LaneBits(hn::Mask<FloatTag> mask) {
   return MaskBits(hn::RebindMask(IntTag(), mask));
+}
+
+HWY_INLINE hn::Mask<FloatTag> LanesOfBits(uint64_t bits) {
+  const IntTag d;
+  const IntVec lane = hn::Shl(hn::Set(d, 1), hn::Iota(d, 0));
+  return hn::RebindMask(FloatTag(), hn::TestBit(hn::Set(d, static_cast<int32_t>(bits)), lane));
 }
 
 // 0, 1, …: to broadcast one of them from memory takes no execution port, unlike from a register.
@@ -96,6 +103,9 @@ HWY_INLINE void ChooseByPairs(const BlockScores<T>& block, BlockChoice& choice) 
   }
   const auto infinite = hn::Eq(best, hn::Set(d, -kMinusInfinity));
   choice.unsure = LaneBits(hn::Or(infinite, hn::Eq(last, hn::Set(d, kMinusInfinity))));
+  if (HWY_UNLIKELY(choice.unsure != 0)) {
+    choice.degenerate = LaneBits(hn::Eq(best, hn::Set(d, kMinusInfinity)));
+  }
 }
 
 // True when no score of the row uses the low bits that keys give up for positions.

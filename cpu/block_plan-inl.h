@@ -1,4 +1,4 @@
-// How a batch is routed in blocks, decided once for all of them.
+// How blocks of rows are routed under a configuration.
 
 // Per-target include guard
 #if defined(SWITCHYARD_CPU_BLOCK_PLAN_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -8,25 +8,16 @@
 #define SWITCHYARD_CPU_BLOCK_PLAN_INL_H_
 #endif
 
+#include <optional>
+
 #include "cpu/block_groups-inl.h"
+#include "cpu/block_plan.h"
 #include "cpu/block_threshold-inl.h"
 #include "cpu/row_inputs-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
-
-enum class BlockMethod {
-  kNone,         // one row at a time
-  kPairs1,       // top_k 1
-  kPairs2,       // top_k 2
-  kLanes4,       // top_k up to 4
-  kLanes8,       // top_k up to 8
-  kThreshold4,   // top_k up to 4
-  kThreshold8,   // top_k up to 8
-  kThreshold12,  // top_k up to 12
-  kThreshold16,  // top_k up to 16
-};
 
 // The greatest top_k of a method: loops over choices are written out that often.
 constexpr size_t MostChoices(BlockMethod method) {
@@ -47,17 +38,6 @@ constexpr size_t MostChoices(BlockMethod method) {
       return 16;
   }
 }
-
-struct BlockPlan {
-  BlockMethod method = BlockMethod::kNone;
-  bool on_logits = false;  // the scores that decide are logits
-  bool in_place = false;   // and are read where the caller keeps them
-  bool limits_groups = false;
-  bool compacts = false;  // limits groups by compacting rows
-  GroupLayout groups{};
-  size_t row_size = 0;     // elements of a row of scores or logits
-  size_t choice_size = 0;  // elements of a row to choose from
-};
 
 // Above this many experts lanes do not pay, even for one or two choices.
 constexpr size_t kMaxLaneScores = 128;
@@ -119,25 +99,22 @@ inline size_t InPlaceUnit(BlockMethod method, size_t num_experts, DataType dtype
   }
 }
 
-inline bool ReadsInPlace(const RouteTask& task, const BlockPlan& plan) {
-  const RouterConfig& config = task.config;
-  if (!plan.on_logits || plan.limits_groups || task.expert_mask != nullptr) return false;
+inline bool ReadsInPlace(const RouterConfig& config, DataType dtype, const BlockPlan& plan) {
+  if (!plan.on_logits || plan.limits_groups) return false;
   if (!IsCompiledFor(plan.method, config.top_k)) return false;
-  if (task.logits.dtype == DataType::kFloat16) return false;
-  // Offsets inside a block are 32-bit.
-  if (task.logits.row_stride > INT32_MAX / static_cast<int64_t>(kLanes)) return false;
+  if (dtype == DataType::kFloat16) return false;
   const auto num_experts = static_cast<size_t>(config.num_experts);
   const bool denominators =
       config.renormalize || num_experts % kRowPadding == 0 || num_experts <= kMaxLaneDenominators;
-  return denominators &&
-         num_experts % InPlaceUnit(plan.method, num_experts, task.logits.dtype) == 0;
+  return denominators && num_experts % InPlaceUnit(plan.method, num_experts, dtype) == 0;
 }
 
-inline BlockPlan MakeBlockPlan(const RouteTask& task) {
-  const RouterConfig& config = task.config;
+// Without its kernel. `in_place` is the type of logits that may be read in place, if any.
+inline BlockPlan MakeBlockPlan(const RouterConfig& config, bool has_bias,
+                               std::optional<DataType> in_place) {
   const auto num_experts = static_cast<size_t>(config.num_experts);
   BlockPlan plan;
-  plan.on_logits = selects_on_logits(task.config, task.bias != nullptr);
+  plan.on_logits = selects_on_logits(config, has_bias);
   plan.limits_groups = config.num_groups != config.top_groups;
   const bool softmax = config.score_function == ScoreFunction::kSoftmax;
   // Selecting on probabilities is rare, and the smallest rows are not worth a block.
@@ -153,7 +130,7 @@ inline BlockPlan MakeBlockPlan(const RouteTask& task) {
   }
   if (HWY_MAX(plan.row_size, plan.choice_size) > kMaxBlockScores) return plan;
   plan.method = MethodFor(plan.choice_size, static_cast<size_t>(config.top_k));
-  plan.in_place = ReadsInPlace(task, plan);
+  plan.in_place = in_place.has_value() && ReadsInPlace(config, *in_place, plan);
   if (plan.in_place) plan.row_size = plan.choice_size = num_experts;
   return plan;
 }

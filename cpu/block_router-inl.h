@@ -74,10 +74,10 @@ HWY_INLINE void ChooseBlock(const BlockScores<T>& block, size_t top_k,
 }
 
 // Chooses again, exactly, for rows that the block was unsure of. What stays unsure has too few
-// finite scores, or infinities and NaN in the caller's own memory.
+// finite scores, or infinities and NaN in the caller's own memory. Rows without any are told.
 template <typename T>
-HWY_NOINLINE void ChooseUnsureRows(const BlockScores<T>& block, size_t top_k, BlockChoice& choice) {
-  for (uint64_t rows = choice.unsure; rows != 0; rows &= rows - 1) {
+HWY_NOINLINE void ChooseUnsureRows(BlockScores<T> block, size_t top_k, BlockChoice& choice) {
+  for (uint64_t rows = choice.unsure & ~choice.degenerate; rows != 0; rows &= rows - 1) {
     const size_t row = hwy::Num0BitsBelowLS1Bit_Nonzero64(rows);
     HWY_ALIGN float widened[kMaxBlockScores];
     const size_t padded = PaddedSize(block.size);
@@ -88,7 +88,10 @@ HWY_NOINLINE void ChooseUnsureRows(const BlockScores<T>& block, size_t top_k, Bl
     for (size_t i = 0; i < padded; i += kLanes) {
       best = MaxOfNumbers(hn::Load(FloatTag(), widened + i), best);
     }
-    if (GreatestLane(best) == kMinusInfinity) continue;
+    if (GreatestLane(best) == kMinusInfinity) {
+      choice.degenerate |= uint64_t{1} << row;
+      continue;
+    }
     if (SelectRow(widened, padded, top_k, chosen) < top_k) continue;
     bool ordinary = true;
     for (size_t j = 0; j < top_k; ++j) ordinary &= std::isfinite(widened[chosen[j]]);
@@ -189,25 +192,32 @@ HWY_INLINE void FillScratch(const RouteTask& task, const BlockPlan& plan, int64_
   }
 }
 
-// Routes rows [first, first + kLanes); T is the type of the scores to choose from, and kInPlace as
-// in the plan, kTopK the number of choices or 0 for the config's. Meanwhile it fetches the rows
-// `ahead` bytes behind these, 0 for none. Returns the rows, as bits, that must be routed on their
-// own.
-template <BlockMethod kMethod, size_t kTopK, typename T, bool kInPlace>
-HWY_INLINE uint64_t RouteBlock(const RouteTask& task, const BlockPlan& plan, int64_t first,
-                               int64_t ahead, BlockScratch& scratch, const BlockOutput& out) {
+// Rows of a block, as bits.
+struct LeftoverRows {
+  uint64_t unrouted;    // must be routed on their own
+  uint64_t degenerate;  // are routed, and to be counted
+};
+
+// Where every expert is enabled, the first ones stand in for a choice. Batches are padded with rows
+// of NaN, so those are done at once.
+template <size_t kMost>
+HWY_INLINE void FillDegenerateRows(BlockChoice& choice, size_t top_k, FloatVec* weights) {
+  const IntTag di;
+  const auto lanes = LanesOfBits(choice.degenerate);
+  for (size_t j = 0; j < kMost && j < top_k; ++j) {
+    choice.positions[j] = hn::IfThenElse(hn::RebindMask(di, lanes),
+                                         hn::Set(di, static_cast<int32_t>(j)), choice.positions[j]);
+    weights[j] = hn::IfThenZeroElse(lanes, weights[j]);
+  }
+}
+
+// Routes rows [first, first + kLanes) by their scores; the parameters are those of RouteBlock().
+template <BlockMethod kMethod, size_t kTopK, bool kInPlace, typename T>
+HWY_INLINE LeftoverRows RouteScores(const RouteTask& task, const BlockPlan& plan, int64_t first,
+                                    const BlockScores<T>& logits, const BlockScores<T>& scores,
+                                    BlockScratch& scratch, const BlockOutput& out) {
   constexpr size_t kMost = kTopK != 0 ? kTopK : MostChoices(kMethod);
   const size_t top_k = kTopK != 0 ? kTopK : static_cast<size_t>(task.config.top_k);
-
-  BlockScores<T> logits{};
-  BlockScores<T> scores{};
-  if constexpr (kInPlace) {
-    const auto rows = task.logits.as<T>();
-    scores = logits = {rows.row(first), rows.row_stride, plan.row_size, ahead};
-  } else {
-    FillScratch(task, plan, first, ahead, scratch, logits, scores);
-  }
-
   BlockChoice choice;
   ChooseBlock<kMethod>(scores, top_k, scratch.expects_positive, choice);
   if (HWY_UNLIKELY(choice.unsure != 0)) {
@@ -218,20 +228,48 @@ HWY_INLINE uint64_t RouteBlock(const RouteTask& task, const BlockPlan& plan, int
       again.scores[j] = choice.scores[j];
     }
     again.unsure = choice.unsure;
+    again.degenerate = choice.degenerate;
     ChooseUnsureRows(scores, top_k, again);
     for (size_t j = 0; j < kMost; ++j) {
       choice.positions[j] = again.positions[j];
       choice.scores[j] = again.scores[j];
     }
     choice.unsure = again.unsure;
+    choice.degenerate = again.degenerate;
   }
   if constexpr (!kInPlace) {
     if (plan.compacts) ExpertsFromPositions(plan, scratch.to_expert, top_k, choice);
   }
   FloatVec weights[kMost];
   WeighBlock<kMost, kInPlace>(task, plan, logits, first, top_k, choice, weights);
+  LeftoverRows leftover{choice.unsure, 0};
+  if constexpr (kInPlace) {
+    if (HWY_UNLIKELY(choice.degenerate != 0)) {
+      leftover = {choice.unsure & ~choice.degenerate, choice.degenerate};
+      FillDegenerateRows<kMost>(choice, top_k, weights);
+    }
+  }
   StoreBlock<kMost>(out, top_k, choice.positions, weights);
-  return choice.unsure;
+  return leftover;
+}
+
+// Routes rows [first, first + kLanes); T is the type of the scores to choose from, and kInPlace as
+// in the plan, kTopK the number of choices or 0 for the config's. Meanwhile it fetches the rows
+// `ahead` bytes behind these, 0 for none.
+template <BlockMethod kMethod, size_t kTopK, typename T, bool kInPlace>
+HWY_INLINE LeftoverRows RouteBlock(const RouteTask& task, const BlockPlan& plan, int64_t first,
+                                   int64_t ahead, BlockScratch& scratch, const BlockOutput& out) {
+  if constexpr (kInPlace) {
+    const auto rows = task.logits.as<T>();
+    // One object: a copy of what was just written in pieces would wait for them.
+    const BlockScores<T> logits{rows.row(first), rows.row_stride, plan.row_size, ahead};
+    return RouteScores<kMethod, kTopK, true>(task, plan, first, logits, logits, scratch, out);
+  } else {
+    BlockScores<T> logits{};
+    BlockScores<T> scores{};
+    FillScratch(task, plan, first, ahead, scratch, logits, scores);
+    return RouteScores<kMethod, kTopK, false>(task, plan, first, logits, scores, scratch, out);
+  }
 }
 
 }  // namespace switchyard::cpu::HWY_NAMESPACE

@@ -67,9 +67,10 @@ HWY_INLINE FloatVec RowDenominators(const BlockScores<T>& logits, size_t num_exp
   return columns[0];
 }
 
-// The same of short rows in place, which need not fill whole vectors.
+// The same of short rows in place, which need not fill whole vectors. By value, for what a function
+// is handed by reference lies in memory.
 template <typename T>
-HWY_NOINLINE FloatVec LaneDenominators(const BlockScores<T>& logits, FloatVec max) {
+HWY_NOINLINE FloatVec LaneDenominators(BlockScores<T> logits, FloatVec max) {
   const FloatTag d;
   HWY_ALIGN float terms[kMaxLaneDenominators * kLanes];
   constexpr size_t kColumns = kColumnsPerLoad<T>;

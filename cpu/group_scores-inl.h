@@ -11,21 +11,13 @@
 #include <bit>
 #include <cfloat>
 
+#include "cpu/group_layout.h"
 #include "cpu/row_inputs-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// How the groups of a row lie in memory.
-struct GroupLayout {
-  size_t num_groups;
-  size_t top_groups;
-  size_t group_size;
-  size_t padded_size;  // of one group in a compacted row
-  size_t terms;        // members summed, 1 or 2
-};
 
 // Whether GroupScores() handles a config.
 inline bool VectorsScoreGroups(const RouterConfig& config) {

@@ -20,7 +20,7 @@ class MemoryAwareRouter::Implementation {
         controller(config.controller),
         preference(config.preference) {
     if (backend == Backend::kCpu) {
-      kernels = {cpu::best_token_kernel(config.routing, true), cpu::best_narrow_token_kernel()};
+      kernels = cpu::best_token_kernels(config.routing, true);
     }
     if (config.adapts_bonus) preference.bonus = controller.bonus();
     if (!config.memory_aware) preference.bonus = 0.0f;

@@ -124,7 +124,7 @@ int64_t Router::workspace_bytes(int64_t max_tokens) const {
 
 void Router::route(const RoutingInputs& inputs, const RoutingResult& result,
                    std::span<std::byte> workspace, StreamView stream) const {
-  if (inputs.logits.rows == 1 && implementation_->route_token(inputs, result)) return;
+  if (implementation_->route_usual(inputs, result)) return;
   cpu::check_route_call(config(), inputs, result);
   cpu::check_workspace(workspace, implementation_->workspace_bytes(inputs.logits.rows));
   implementation_->route(inputs, result, workspace, stream);

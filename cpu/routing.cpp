@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 
+#include "cpu/block_plan.h"
 #include "cpu/routing_task.h"
 #include "cpu/threads.h"
 #include "cpu/token_call.h"
+#include "cpu/usual_call.h"
 #include "switchyard/router_losses.h"
 
 namespace switchyard::cpu {
@@ -29,9 +31,9 @@ class CpuRouter final : public Router::Implementation {
       : Implementation(router_config, Backend::kCpu),
         team_(threads),
         kernel_(best_route_kernel()),
-        token_kernel_(best_token_kernel(router_config, false)),
-        preferring_kernel_(best_token_kernel(router_config, true)),
-        narrow_kernel_(best_narrow_token_kernel()) {}
+        plans_(best_block_plans(router_config)),
+        token_kernels_(best_token_kernels(router_config, false)),
+        preferring_kernels_(best_token_kernels(router_config, true)) {}
 
   [[nodiscard]] int64_t workspace_bytes(int64_t) const override { return 0; }
 
@@ -44,9 +46,11 @@ class CpuRouter final : public Router::Implementation {
                          inputs.expert_mask.data,
                          result.expert_ids,
                          result.gate_weights,
+                         &plans_.plan(inputs.logits, inputs.selection_bias.data != nullptr,
+                                      inputs.expert_mask.data != nullptr),
                          inputs.residency.is_active() ? &inputs.residency : nullptr,
                          result.sacrificed_mass.data,
-                         token_kernel_};
+                         token_kernels_.route};
     std::fill_n(result.tokens_per_expert.data, result.tokens_per_expert.size, 0);
     std::fill_n(result.loss_sums.data, result.loss_sums.size, 0);
     if (task.residency == nullptr) {
@@ -55,7 +59,7 @@ class CpuRouter final : public Router::Implementation {
 
     RouteTally tally{result.tokens_per_expert.data, result.loss_sums.data, 0};
     const int64_t num_tokens = inputs.logits.rows;
-    const int num_tasks = tasks_for(num_tokens);
+    const int num_tasks = team_.num_tasks(num_tokens, tokens_per_task_);
     if (num_tasks == 1) {
       kernel_(task, 0, num_tokens, tally);
     } else {
@@ -66,20 +70,46 @@ class CpuRouter final : public Router::Implementation {
     }
   }
 
-  [[nodiscard]] bool route_token(const RoutingInputs& inputs,
+  [[nodiscard]] bool route_usual(const RoutingInputs& inputs,
                                  const RoutingResult& result) const override {
+    if (inputs.logits.rows == 1 && route_token(inputs, result)) return true;
+    if (inputs.logits.rows >= one_task_below_ || !is_batch_call(config, inputs, result)) {
+      return false;
+    }
+    const float* const bias = inputs.selection_bias.data;
+    const BlockPlan& plan = plans_.plan(inputs.logits, bias != nullptr, false);
+    const RouteTask task{config,
+                         inputs.logits,
+                         bias,
+                         nullptr,
+                         nullptr,
+                         result.expert_ids,
+                         result.gate_weights,
+                         &plan,
+                         nullptr,
+                         nullptr,
+                         token_kernels_.route};
+    RouteTally tally;
+    if (!result.tokens_per_expert.empty()) {
+      tally.tokens_per_expert = result.tokens_per_expert.data;
+      std::fill_n(tally.tokens_per_expert, result.tokens_per_expert.size, 0);
+    }
+    const bool in_blocks = plan.kernel != nullptr && inputs.logits.rows >= kTokensPerUnit;
+    (in_blocks ? plan.kernel : kernel_)(task, 0, inputs.logits.rows, tally);
+    if (result.num_degenerate_rows != nullptr) {
+      *result.num_degenerate_rows = tally.num_degenerate_rows;
+    }
+    return true;
+  }
+
+ private:
+  [[nodiscard]] bool route_token(const RoutingInputs& inputs, const RoutingResult& result) const {
     const bool prefers = inputs.residency.is_active();
-    const TokenKernels kernels{prefers ? preferring_kernel_ : token_kernel_, narrow_kernel_};
+    const TokenKernels& kernels = prefers ? preferring_kernels_ : token_kernels_;
     return kernels.route != nullptr && is_token_call(config, inputs, result) &&
            is_usual_preference(config, inputs.residency) &&
            cpu::route_token(kernels, config, inputs, result,
                             prefers ? &inputs.residency : nullptr) != TokenOutcome::kNotRouted;
-  }
-
- private:
-  [[nodiscard]] int tasks_for(int64_t num_tokens) const {
-    if (num_tokens < 2 * tokens_per_task_) return 1;  // without a division: one token is 30 ns
-    return team_.num_tasks(num_tokens, tokens_per_task_);
   }
 
   // Integer sums, so the order in which threads finish cannot show.
@@ -109,10 +139,11 @@ class CpuRouter final : public Router::Implementation {
 
   ThreadTeam team_;
   RouteKernel kernel_;
-  TokenRouteKernel token_kernel_;
-  TokenRouteKernel preferring_kernel_;
-  NarrowTokenRouteKernel narrow_kernel_;
+  BlockPlans plans_;
+  TokenKernels token_kernels_;
+  TokenKernels preferring_kernels_;
   int64_t tokens_per_task_ = std::max<int64_t>(kLogitsPerTask / config.num_experts, 1);
+  int64_t one_task_below_ = team_.max_tasks() == 1 ? INT64_MAX : 2 * tokens_per_task_;
 };
 
 }  // namespace

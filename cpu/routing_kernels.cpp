@@ -1,4 +1,7 @@
 // The router's kernels, compiled once for every instruction set.
+#include <optional>
+
+#include "cpu/block_plan.h"
 #include "cpu/routing_task.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -33,6 +36,22 @@ void RouteLeftoverRow(const RouteTask& task, int64_t token, RouteTally& tally) {
     }
   }
   RouteRow(task, token, tally);
+}
+
+template <typename Visit>
+HWY_INLINE void ForEachToken(const RouteTask& task, int64_t first, uint64_t rows,
+                             const Visit& visit) {
+  for (; rows != 0; rows &= rows - 1) {
+    const int64_t token = first + static_cast<int64_t>(hwy::Num0BitsBelowLS1Bit_Nonzero64(rows));
+    if (!IsPadding(task, token)) visit(token);
+  }
+}
+
+HWY_NOINLINE void RouteLeftoverRows(const RouteTask& task, int64_t first, LeftoverRows rows,
+                                    RouteTally& tally) {
+  ForEachToken(task, first, rows.degenerate, [&](int64_t) { ++tally.num_degenerate_rows; });
+  ForEachToken(task, first, rows.unrouted,
+               [&](int64_t token) { RouteLeftoverRow(task, token, tally); });
 }
 
 #if HWY_TARGET != HWY_EMU128  // whose vectors are loops: blocks would only cost time to compile
@@ -75,64 +94,65 @@ constexpr int64_t kCachedBytes = 1 << 20;
 // Routes [begin, end), at least a block, in blocks; the last one reaches back over rows already
 // done rather than leave a tail of single rows.
 template <BlockMethod kMethod, size_t kTopK, typename T, bool kInPlace>
-HWY_NOINLINE void RouteBlocks(const RouteTask& task, const BlockPlan& plan, int64_t begin,
-                              int64_t end, RouteTally& tally) {
+HWY_NOINLINE void RouteBlocks(const RouteTask& task, int64_t begin, int64_t end,
+                              RouteTally& tally) {
+  const BlockPlan& plan = *task.blocks;
   BlockScratch scratch;
   if (!plan.on_logits) {
     scratch.bias.fill(task.bias, static_cast<size_t>(task.config.num_experts));
   }
   LastBlock last;
-  const int64_t row_bytes = task.logits.row_stride * size_of(task.logits.dtype);
-  const bool in_cache = (end - begin) * row_bytes <= kCachedBytes;
   constexpr auto kRows = static_cast<int64_t>(kLanes);
+  const int64_t row_bytes =
+      task.logits.row_stride * (kInPlace ? int64_t{sizeof(T)} : size_of(task.logits.dtype));
+  const bool in_cache = (end - begin) * row_bytes <= kCachedBytes;
+  const int64_t last_to_fetch = in_cache ? begin - 1 : end - 2 * kRows;
   for (int64_t done = begin; done < end;) {
     const int64_t first = HWY_MIN(done, end - kRows);
     const BlockOutput out = first == done ? OutputOf(task, first) : last.output(task);
-    const int64_t ahead = in_cache || first + 2 * kRows > end ? 0 : kRows * row_bytes;
-    uint64_t alone =
+    const int64_t ahead = first <= last_to_fetch ? kRows * row_bytes : 0;
+    LeftoverRows leftover =
         RouteBlock<kMethod, kTopK, T, kInPlace>(task, plan, first, ahead, scratch, out);
     if (first != done) {
       last.keep(task, first, done - first);
-      alone &= ~uint64_t{0} << (done - first);
+      leftover.unrouted &= ~uint64_t{0} << (done - first);
+      leftover.degenerate &= ~uint64_t{0} << (done - first);
     }
-    for (; alone != 0; alone &= alone - 1) {
-      const int64_t token = first + static_cast<int64_t>(hwy::Num0BitsBelowLS1Bit_Nonzero64(alone));
-      if (!IsPadding(task, token)) RouteLeftoverRow(task, token, tally);
+    if (HWY_UNLIKELY((leftover.unrouted | leftover.degenerate) != 0)) {
+      RouteLeftoverRows(task, first, leftover, tally);
     }
     FinishTokens(task, done, first + kRows, tally);
     done = first + kRows;
   }
 }
 
-using BlocksKernel = void (*)(const RouteTask& task, const BlockPlan& plan, int64_t begin,
-                              int64_t end, RouteTally& tally);
-
 // The kernel of blocks read in place; see IsCompiledFor().
 template <BlockMethod kMethod, size_t kTopK>
-BlocksKernel KernelInPlace(const RouteTask& task) {
+RouteKernel KernelInPlace(DataType dtype) {
   static_assert(IsCompiledFor(kMethod, kTopK));
-  return task.logits.dtype == DataType::kBFloat16 ? &RouteBlocks<kMethod, kTopK, BFloat16, true>
-                                                  : &RouteBlocks<kMethod, kTopK, float, true>;
+  return dtype == DataType::kBFloat16 ? &RouteBlocks<kMethod, kTopK, BFloat16, true>
+                                      : &RouteBlocks<kMethod, kTopK, float, true>;
 }
 
-BlocksKernel KernelInPlace(const RouteTask& task, BlockMethod method) {
+RouteKernel KernelInPlace(BlockMethod method, int32_t top_k, DataType dtype) {
   using M = BlockMethod;
-  const bool six = task.config.top_k == 6;
+  const bool six = top_k == 6;
   switch (method) {
     case M::kPairs1:
-      return KernelInPlace<M::kPairs1, 1>(task);
+      return KernelInPlace<M::kPairs1, 1>(dtype);
     case M::kPairs2:
-      return KernelInPlace<M::kPairs2, 2>(task);
+      return KernelInPlace<M::kPairs2, 2>(dtype);
     case M::kLanes4:
-      return KernelInPlace<M::kLanes4, 4>(task);
+      return KernelInPlace<M::kLanes4, 4>(dtype);
     case M::kLanes8:
-      return six ? KernelInPlace<M::kLanes8, 6>(task) : KernelInPlace<M::kLanes8, 8>(task);
+      return six ? KernelInPlace<M::kLanes8, 6>(dtype) : KernelInPlace<M::kLanes8, 8>(dtype);
     case M::kThreshold4:
-      return KernelInPlace<M::kThreshold4, 4>(task);
+      return KernelInPlace<M::kThreshold4, 4>(dtype);
     case M::kThreshold8:
-      return six ? KernelInPlace<M::kThreshold8, 6>(task) : KernelInPlace<M::kThreshold8, 8>(task);
+      return six ? KernelInPlace<M::kThreshold8, 6>(dtype)
+                 : KernelInPlace<M::kThreshold8, 8>(dtype);
     case M::kThreshold12:
-      return KernelInPlace<M::kThreshold12, 10>(task);
+      return KernelInPlace<M::kThreshold12, 10>(dtype);
     case M::kThreshold16:
     case M::kNone:
       break;
@@ -140,7 +160,7 @@ BlocksKernel KernelInPlace(const RouteTask& task, BlockMethod method) {
   return nullptr;
 }
 
-BlocksKernel KernelInScratch(const RouteTask& task, BlockMethod method) {
+RouteKernel KernelInScratch(BlockMethod method, int32_t top_k) {
   using M = BlockMethod;
   switch (method) {
     case M::kPairs1:
@@ -155,8 +175,8 @@ BlocksKernel KernelInScratch(const RouteTask& task, BlockMethod method) {
       return &RouteBlocks<M::kThreshold4, 0, float, false>;
     case M::kThreshold8:
       // Models that choose by scores instead of logits mostly choose eight of many.
-      return task.config.top_k == 8 ? &RouteBlocks<M::kThreshold8, 8, float, false>
-                                    : &RouteBlocks<M::kThreshold8, 0, float, false>;
+      return top_k == 8 ? &RouteBlocks<M::kThreshold8, 8, float, false>
+                        : &RouteBlocks<M::kThreshold8, 0, float, false>;
     case M::kThreshold12:
       return &RouteBlocks<M::kThreshold12, 0, float, false>;
     case M::kThreshold16:
@@ -167,26 +187,33 @@ BlocksKernel KernelInScratch(const RouteTask& task, BlockMethod method) {
   return nullptr;
 }
 
-// Returns false where blocks do not apply.
-HWY_INLINE bool RouteInBlocks(const RouteTask& task, int64_t begin, int64_t end,
-                              RouteTally& tally) {
-  const BlockPlan plan = MakeBlockPlan(task);
-  const BlocksKernel kernel =
-      plan.in_place ? KernelInPlace(task, plan.method) : KernelInScratch(task, plan.method);
-  if (kernel == nullptr) return false;
-  kernel(task, plan, begin, end, tally);
-  return true;
-}
-
 #endif  // HWY_TARGET != HWY_EMU128
 
-void RouteRange(const RouteTask& task, int64_t begin, int64_t end, RouteTally& tally) {
+BlockPlan PlanFor(const RouterConfig& config, bool has_bias,
+                  std::optional<DataType> in_place = std::nullopt) {
+  BlockPlan plan = MakeBlockPlan(config, has_bias, in_place);
 #if HWY_TARGET != HWY_EMU128
-  if (end - begin >= static_cast<int64_t>(kLanes) && tally.loss_sums == nullptr &&
-      RouteInBlocks(task, begin, end, tally)) {
-    return;
-  }
+  plan.kernel = plan.in_place ? KernelInPlace(plan.method, config.top_k, *in_place)
+                              : KernelInScratch(plan.method, config.top_k);
 #endif
+  return plan;
+}
+
+BlockPlans PlansFor(const RouterConfig& config) {
+  BlockPlans plans;
+  for (const DataType dtype : {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16}) {
+    plans.in_place[static_cast<size_t>(dtype)] = PlanFor(config, false, dtype);
+  }
+  plans.copied = PlanFor(config, false);
+  plans.biased = PlanFor(config, true);
+  return plans;
+}
+
+void RouteRange(const RouteTask& task, int64_t begin, int64_t end, RouteTally& tally) {
+  if (end - begin >= static_cast<int64_t>(kLanes) && tally.loss_sums == nullptr &&
+      task.blocks->kernel != nullptr) {
+    return task.blocks->kernel(task, begin, end, tally);
+  }
   for (int64_t token = begin; token < end; ++token) {
     if (!IsPadding(task, token)) RouteRow(task, token, tally);
   }
@@ -200,10 +227,16 @@ HWY_AFTER_NAMESPACE();
 namespace switchyard::cpu {
 
 HWY_EXPORT(RouteRange);
+HWY_EXPORT(PlansFor);
 
 RouteKernel best_route_kernel() {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   return &HWY_DYNAMIC_DISPATCH(RouteRange);
+}
+
+BlockPlans best_block_plans(const RouterConfig& config) {
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  return HWY_DYNAMIC_DISPATCH(PlansFor)(config);
 }
 
 }  // namespace switchyard::cpu

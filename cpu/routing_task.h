@@ -7,11 +7,11 @@
 
 namespace switchyard::cpu {
 
-/// One token to route, in the form that most have: a row of float32 logits without any mask, and
-/// rows for top_k ids and float32 weights. Checked.
+/// One token to route, in the form that most have: a row of logits without any mask, and rows for
+/// top_k ids and float32 weights. Checked.
 struct TokenTask {
   const RouterConfig* config = nullptr;
-  const float* logits = nullptr;
+  const void* logits = nullptr;  ///< of the kernel's type
   int32_t* expert_ids = nullptr;
   float* gate_weights = nullptr;
   const ResidencyPreference* residency = nullptr;  ///< null: none that changes anything
@@ -24,23 +24,22 @@ enum class TokenOutcome : uint8_t {
   kRoutedToResidents,  ///< and `residency` tells that all its experts are resident
 };
 
-/// Routes a token of a certain config.
+/// Routes a token of a certain config and type of logits.
 using TokenRouteKernel = TokenOutcome (*)(const TokenTask& task);
 
-/// The kernel for a config on the best instruction set of this machine that Highway may use now;
-/// null where tokens of such a config have no shorter way than batches, or none that knows of
-/// residents and `prefers_residents`.
-TokenRouteKernel best_token_kernel(const RouterConfig& config, bool prefers_residents);
+struct BlockPlan;
 
-/// One batch to route. Views are those of RoutingInputs and RoutingResult, already checked.
+/// One batch to route. Views are the caller's own, already checked: to copy what was just written
+/// in pieces would take longer than many a block of rows.
 struct RouteTask {
-  RouterConfig config;
-  ConstTensorView logits;
+  const RouterConfig& config;
+  const ConstTensorView& logits;
   const float* bias = nullptr;
   const uint8_t* token_mask = nullptr;
   const uint8_t* expert_mask = nullptr;
-  MatrixView<int32_t> expert_ids;
-  TensorView gate_weights;
+  const MatrixView<int32_t>& expert_ids;
+  const TensorView& gate_weights;
+  const BlockPlan* blocks = nullptr;
   const ResidencyPreference* residency = nullptr;  ///< null: none that changes anything
   float* sacrificed_mass = nullptr;                ///< written only where `residency` is not null
   TokenRouteKernel token_kernel = nullptr;         ///< without a preference; null: none

@@ -180,12 +180,28 @@ HWY_INLINE float SpreadOfVectors(const Row& row, size_t count) {
   return GreatestLane(greatest) + GreatestLane(least_negated);
 }
 
-// Rows of one vector or less: every expert is a candidate.
-template <class D>
+// As LoadPadded() of float32, widened.
+HWY_INLINE FloatVec LoadPadded(FloatTag d, const BFloat16* p, size_t count) {
+  const auto present = hn::FirstN(d, count);
+  const __m256i bits = _mm256_maskz_loadu_epi16(present.raw, p);
+  const FloatVec x{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  return hn::IfThenElse(present, x, hn::Set(d, kMinusInfinity));
+}
+HWY_INLINE hn::Vec256<float> LoadPadded(hn::CappedTag<float, 8> d, const BFloat16* p,
+                                        size_t count) {
+  const auto present = hn::FirstN(d, count);
+  const __m128i bits = _mm_maskz_loadu_epi16(present.raw, p);
+  const hn::Vec256<float> x{
+      _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+  return hn::IfThenElse(present, x, hn::Set(d, kMinusInfinity));
+}
+
+// Rows of one vector or less, of logits of T: every expert is a candidate.
+template <typename T, class D>
 HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
   const hn::RebindToSigned<D> di;
   const auto num_experts = static_cast<size_t>(task.config->num_experts);
-  const auto x = LoadPadded(d, task.logits, num_experts);
+  const auto x = LoadPadded(d, static_cast<const T*>(task.logits), num_experts);
   const auto infinity = hn::Set(d, std::numeric_limits<float>::infinity());
   const auto finite = hn::Lt(hn::Abs(x), infinity);
   if (HWY_UNLIKELY(hn::CountTrue(d, finite) != num_experts)) return TokenOutcome::kNotRouted;
@@ -212,7 +228,7 @@ HWY_INLINE TokenOutcome RouteOneVector(D d, const TokenTask& task) {
 template <size_t kWords>
 HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
   const auto num_experts = static_cast<size_t>(task.config->num_experts);
-  const RowVectors<kWords> row(task.logits, num_experts);
+  const RowVectors<kWords> row(static_cast<const float*>(task.logits), num_experts);
   RowResidents<kWords> residents;
   if (task.residency != nullptr) {
     const uint8_t* const flags = task.residency->resident_experts.data;
@@ -241,9 +257,9 @@ HWY_INLINE TokenOutcome RouteVectors(const TokenTask& task) {
                          candidates.residents, residents.bonus, denominator);
 }
 
-template <size_t kSize>
+template <typename T, size_t kSize>
 inline TokenOutcome RouteOneVectorOf(const TokenTask& task) {
-  return RouteOneVector(hn::CappedTag<float, kSize>(), task);
+  return RouteOneVector<T>(hn::CappedTag<float, kSize>(), task);
 }
 
 // Of more than one word, rows are widened to whole words.
@@ -253,7 +269,7 @@ inline TokenOutcome RouteWords(const TokenTask& task) {
   if (kWords == 1 || num_experts == 64 * kWords) return RouteVectors<kWords>(task);
   HWY_ALIGN float padded[64 * kWords];
   const FloatTag d;
-  WidenRow(task.logits, num_experts, nullptr, padded);
+  WidenRow(static_cast<const float*>(task.logits), num_experts, nullptr, padded);
   for (size_t i = PaddedSize(num_experts); i < 64 * kWords; i += kLanes) {
     hn::Store(hn::Set(d, kMinusInfinity), d, padded + i);
   }
@@ -262,10 +278,16 @@ inline TokenOutcome RouteWords(const TokenTask& task) {
   return RouteVectors<kWords>(whole);
 }
 
+// The kernel for logits of T, one vector of them or less; null for more.
+template <typename T>
+HWY_INLINE TokenRouteKernel OneVectorKernelFor(size_t num_experts) {
+  if (num_experts <= 8) return RouteOneVectorOf<T, 8>;
+  return num_experts <= 16 ? RouteOneVectorOf<T, 16> : nullptr;
+}
+
 // The kernel for a config that FitsRegisters().
 HWY_INLINE TokenRouteKernel RegisterKernelFor(size_t num_experts) {
-  if (num_experts <= 8) return RouteOneVectorOf<8>;
-  if (num_experts <= 16) return RouteOneVectorOf<16>;
+  if (num_experts <= 16) return OneVectorKernelFor<float>(num_experts);
   if (num_experts <= 64) return RouteWords<1>;
   if (num_experts <= 128) return RouteWords<2>;
   return num_experts <= 256 ? RouteWords<4> : RouteWords<8>;

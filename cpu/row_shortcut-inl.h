@@ -185,7 +185,7 @@ HWY_INLINE bool RouteByShortcut(const RouterConfig& config, const float* HWY_RES
 
 inline TokenOutcome RouteTokenByShortcut(const TokenTask& task) {
   const auto num_experts = static_cast<size_t>(task.config->num_experts);
-  const float* row = task.logits;
+  const auto* row = static_cast<const float*>(task.logits);
   HWY_ALIGN float padded[kMaxExperts];
   if (num_experts > kLanes && num_experts % kRowPadding != 0) {
     WidenRow(row, num_experts, nullptr, padded);

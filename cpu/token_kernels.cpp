@@ -13,15 +13,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace switchyard::cpu::HWY_NAMESPACE {
 
-TokenRouteKernel TokenKernelFor(const RouterConfig& config, bool prefers_residents) {
-  if (!selects_on_logits(config, false) || config.num_groups != config.top_groups) return nullptr;
-#if SWITCHYARD_ROW_REGISTERS
-  if (FitsRegisters(config)) return RegisterKernelFor(static_cast<size_t>(config.num_experts));
-#endif
-  const bool is_short = config.top_k <= static_cast<int32_t>(kMaxShortcutTopK);
-  return is_short && !prefers_residents ? &RouteTokenByShortcut : nullptr;
-}
-
 // In whole vectors where that can be: what is stored in pieces delays the loads that follow.
 HWY_INLINE void WidenToken(const ConstTensorView& logits, float* HWY_RESTRICT out) {
   const auto num_experts = static_cast<size_t>(logits.cols);
@@ -54,23 +45,34 @@ TokenOutcome RouteNarrowToken(TokenRouteKernel route, const TokenTask& task,
   return route(wide);
 }
 
+TokenKernels TokenKernelsFor(const RouterConfig& config, bool prefers_residents) {
+  TokenKernels kernels;
+  if (!selects_on_logits(config, false) || config.num_groups != config.top_groups) return kernels;
+  kernels.route_narrow = &RouteNarrowToken;
+#if SWITCHYARD_ROW_REGISTERS
+  if (FitsRegisters(config)) {
+    const auto num_experts = static_cast<size_t>(config.num_experts);
+    kernels.route = RegisterKernelFor(num_experts);
+    kernels.route_bfloat16 = OneVectorKernelFor<BFloat16>(num_experts);
+    return kernels;
+  }
+#endif
+  const bool is_short = config.top_k <= static_cast<int32_t>(kMaxShortcutTopK);
+  if (is_short && !prefers_residents) kernels.route = &RouteTokenByShortcut;
+  return kernels;
+}
+
 }  // namespace switchyard::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace switchyard::cpu {
 
-HWY_EXPORT(TokenKernelFor);
-HWY_EXPORT(RouteNarrowToken);
+HWY_EXPORT(TokenKernelsFor);
 
-TokenRouteKernel best_token_kernel(const RouterConfig& config, bool prefers_residents) {
+TokenKernels best_token_kernels(const RouterConfig& config, bool prefers_residents) {
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  return HWY_DYNAMIC_DISPATCH(TokenKernelFor)(config, prefers_residents);
-}
-
-NarrowTokenRouteKernel best_narrow_token_kernel() {
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  return &HWY_DYNAMIC_DISPATCH(RouteNarrowToken);
+  return HWY_DYNAMIC_DISPATCH(TokenKernelsFor)(config, prefers_residents);
 }
 
 }  // namespace switchyard::cpu

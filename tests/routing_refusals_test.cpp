@@ -115,6 +115,15 @@ struct Call {
            losses.untouched();
   }
 
+  /// Without what is given beside logits, ids and weights.
+  void leave_out_options() {
+    inputs.selection_bias = {};
+    inputs.token_mask = {};
+    inputs.expert_mask = {};
+    result.tokens_per_expert = {};
+    result.loss_sums = {};
+  }
+
   void route(const Router& router) {
     std::vector<std::byte> workspace(static_cast<size_t>(router.workspace_bytes(kTokens)));
     router.route(inputs, result, workspace);
@@ -126,47 +135,75 @@ struct CallRefusal {
   std::vector<std::string> parts;
 };
 
+const CallRefusal kRefusals[] = {
+    {[](Call& c) { c.inputs.logits.cols = 7; }, {"logits", "7 columns", "8"}},
+    {[](Call& c) { c.inputs.logits.rows = -1; }, {"logits", "-1 rows", "0 or more"}},
+    {[](Call& c) { c.inputs.logits.row_stride = 7; }, {"logits", "row_stride 7", "8"}},
+    {[](Call& c) { c.inputs.logits.row_stride = -8; }, {"logits", "row_stride -8", "8"}},
+    {[](Call& c) { c.inputs.logits.data = nullptr; }, {"logits", "null"}},
+    {[](Call& c) { c.inputs.logits.dtype = static_cast<DataType>(5); },
+     {"logits", "5", "F32, F16 or BF16"}},
+    {[](Call& c) { c.result.expert_ids.rows = 4; }, {"expert_ids", "4 rows", "5"}},
+    {[](Call& c) { c.result.expert_ids.cols = 3; }, {"expert_ids", "3 columns", "2"}},
+    {[](Call& c) { c.result.expert_ids.row_stride = 1; }, {"expert_ids", "row_stride 1", "2"}},
+    {[](Call& c) { c.result.expert_ids.data = nullptr; }, {"expert_ids", "null"}},
+    {[](Call& c) { c.result.gate_weights.dtype = DataType::kFloat16; },
+     {"gate_weights", "F16", "F32 or BF16"}},
+    {[](Call& c) { c.result.gate_weights.rows = 6; }, {"gate_weights", "6 rows", "5"}},
+    {[](Call& c) { c.result.gate_weights.cols = 1; }, {"gate_weights", "1 columns", "2"}},
+    {[](Call& c) { c.result.gate_weights.row_stride = 0; }, {"gate_weights", "row_stride 0", "2"}},
+    {[](Call& c) { c.result.gate_weights.data = nullptr; }, {"gate_weights", "null"}},
+    {[](Call& c) { c.inputs.residency.bonus = -1.0f; }, {"residency.bonus", "-1", "0 or more"}},
+    {[](Call& c) { c.inputs.residency.bonus = NAN; }, {"residency.bonus", "nan"}},
+    {[](Call& c) { c.inputs.residency.max_swap_loss = -0.5f; }, {"max_swap_loss", "-0.5"}},
+    {[](Call& c) { c.inputs.residency.max_sacrificed_share = NAN; },
+     {"max_sacrificed_share", "nan"}},
+    {[](Call& c) { c.inputs.residency.bonus_scale = static_cast<BonusScale>(2); },
+     {"bonus_scale", "2", "[0, 1]"}},
+    {[](Call& c) { c.inputs.residency.num_protected = -1; }, {"num_protected", "-1", "[0, 2]"}},
+    {[](Call& c) { c.inputs.residency.num_protected = 3; }, {"num_protected", "3", "[0, 2]"}},
+};
+
+const CallRefusal kRefusalsOfOptions[] = {
+    {[](Call& c) { c.inputs.selection_bias.size = 7; }, {"selection_bias", "7", "8"}},
+    {[](Call& c) { c.inputs.selection_bias.size = -1; }, {"selection_bias", "-1", "8"}},
+    {[](Call& c) { c.inputs.selection_bias.data = nullptr; }, {"selection_bias", "null"}},
+    {[](Call& c) { c.inputs.token_mask.size = 4; }, {"token_mask", "4", "5"}},
+    {[](Call& c) { c.inputs.token_mask.data = nullptr; }, {"token_mask", "null"}},
+    {[](Call& c) { c.inputs.expert_mask.size = 9; }, {"expert_mask", "9", "8"}},
+    {[](Call& c) { c.inputs.expert_mask.data = nullptr; }, {"expert_mask", "null"}},
+    {[](Call& c) { c.result.tokens_per_expert.size = 9; }, {"tokens_per_expert", "9", "8"}},
+    {[](Call& c) { c.result.tokens_per_expert.data = nullptr; }, {"tokens_per_expert", "null"}},
+    {[](Call& c) { c.result.loss_sums.size = 8; }, {"loss_sums", "8", "11"}},
+    {[](Call& c) { c.result.loss_sums.data = nullptr; }, {"loss_sums", "null"}},
+};
+
+void expect_refused(const Router& router, const CallRefusal& expected, Call call) {
+  expected.spoil(call);
+  expect_parts(refusal([&] { call.route(router); }), expected.parts);
+  EXPECT_TRUE(call.untouched()) << expected.parts[0] << " was refused after something was written";
+}
+
 TEST(RoutingRefusals, Contract10_ErrorsNameArgumentValueAndLimitOfTheCall) {
-  const CallRefusal refusals[] = {
-      {[](Call& c) { c.inputs.logits.cols = 7; }, {"logits", "7 columns", "8"}},
-      {[](Call& c) { c.inputs.logits.rows = -1; }, {"logits", "-1 rows", "0 or more"}},
-      {[](Call& c) { c.inputs.logits.row_stride = 7; }, {"logits", "row_stride 7", "8"}},
-      {[](Call& c) { c.inputs.logits.row_stride = -8; }, {"logits", "row_stride -8", "8"}},
-      {[](Call& c) { c.inputs.logits.data = nullptr; }, {"logits", "null"}},
-      {[](Call& c) { c.inputs.logits.dtype = static_cast<DataType>(5); },
-       {"logits", "5", "F32, F16 or BF16"}},
-      {[](Call& c) { c.inputs.selection_bias.size = 7; }, {"selection_bias", "7", "8"}},
-      {[](Call& c) { c.inputs.selection_bias.size = -1; }, {"selection_bias", "-1", "8"}},
-      {[](Call& c) { c.inputs.selection_bias.data = nullptr; }, {"selection_bias", "null"}},
-      {[](Call& c) { c.inputs.token_mask.size = 4; }, {"token_mask", "4", "5"}},
-      {[](Call& c) { c.inputs.token_mask.data = nullptr; }, {"token_mask", "null"}},
-      {[](Call& c) { c.inputs.expert_mask.size = 9; }, {"expert_mask", "9", "8"}},
-      {[](Call& c) { c.inputs.expert_mask.data = nullptr; }, {"expert_mask", "null"}},
-      {[](Call& c) { c.result.expert_ids.rows = 4; }, {"expert_ids", "4 rows", "5"}},
-      {[](Call& c) { c.result.expert_ids.cols = 3; }, {"expert_ids", "3 columns", "2"}},
-      {[](Call& c) { c.result.expert_ids.row_stride = 1; }, {"expert_ids", "row_stride 1", "2"}},
-      {[](Call& c) { c.result.expert_ids.data = nullptr; }, {"expert_ids", "null"}},
-      {[](Call& c) { c.result.gate_weights.dtype = DataType::kFloat16; },
-       {"gate_weights", "F16", "F32 or BF16"}},
-      {[](Call& c) { c.result.gate_weights.rows = 6; }, {"gate_weights", "6 rows", "5"}},
-      {[](Call& c) { c.result.gate_weights.cols = 1; }, {"gate_weights", "1 columns", "2"}},
-      {[](Call& c) { c.result.gate_weights.row_stride = 0; },
-       {"gate_weights", "row_stride 0", "2"}},
-      {[](Call& c) { c.result.gate_weights.data = nullptr; }, {"gate_weights", "null"}},
-      {[](Call& c) { c.result.tokens_per_expert.size = 9; }, {"tokens_per_expert", "9", "8"}},
-      {[](Call& c) { c.result.tokens_per_expert.data = nullptr; }, {"tokens_per_expert", "null"}},
-      {[](Call& c) { c.result.loss_sums.size = 8; }, {"loss_sums", "8", "11"}},
-      {[](Call& c) { c.result.loss_sums.data = nullptr; }, {"loss_sums", "null"}},
-  };
   for (const Backend backend : {Backend::kReference, Backend::kCpu}) {
     const Router router(kGood, backend);
     Call good;
     ASSERT_EQ(refusal([&] { good.route(router); }), "");
-    for (const CallRefusal& r : refusals) {
-      Call call;
-      r.spoil(call);
-      expect_parts(refusal([&] { call.route(router); }), r.parts);
-      EXPECT_TRUE(call.untouched()) << r.parts[0] << " was refused after something was written";
+    for (const CallRefusal& r : kRefusals) expect_refused(router, r, Call());
+    for (const CallRefusal& r : kRefusalsOfOptions) expect_refused(router, r, Call());
+  }
+}
+
+TEST(RoutingRefusals, Contract10_TheUsualCallIsRefusedInTheSameWords) {
+  for (const Backend backend : {Backend::kReference, Backend::kCpu}) {
+    const Router router(kGood, backend);
+    Call good;
+    good.leave_out_options();
+    ASSERT_EQ(refusal([&] { good.route(router); }), "");
+    for (const CallRefusal& r : kRefusals) {
+      Call usual;
+      usual.leave_out_options();
+      expect_refused(router, r, std::move(usual));
     }
   }
 }

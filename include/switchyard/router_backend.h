@@ -37,9 +37,10 @@ class Router::Implementation {
   [[nodiscard]] virtual int64_t workspace_bytes(int64_t max_tokens) const = 0;
   virtual void route(const RoutingInputs& inputs, const RoutingResult& result,
                      std::span<std::byte> workspace, StreamView stream) const = 0;
-  /// Routes one token whose arguments nobody has checked yet, which takes longer than to route it.
+  /// Routes a call whose arguments nobody has checked yet: one by one that takes longer than to
+  /// route a few tokens.
   /// @return false, and nothing written, where that is for the checks and route().
-  [[nodiscard]] virtual bool route_token(const RoutingInputs& /*inputs*/,
+  [[nodiscard]] virtual bool route_usual(const RoutingInputs& /*inputs*/,
                                          const RoutingResult& /*result*/) const {
     return false;
   }
