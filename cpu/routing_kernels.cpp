@@ -105,8 +105,9 @@ HWY_NOINLINE void RouteBlocks(const RouteTask& task, int64_t begin, int64_t end,
   constexpr auto kRows = static_cast<int64_t>(kLanes);
   const int64_t row_bytes =
       task.logits.row_stride * (kInPlace ? int64_t{sizeof(T)} : size_of(task.logits.dtype));
-  const bool in_cache = (end - begin) * row_bytes <= kCachedBytes;
-  const int64_t last_to_fetch = in_cache ? begin - 1 : end - 2 * kRows;
+  const int64_t num_tokens = task.logits.rows;
+  const int64_t last_to_fetch =
+      num_tokens * row_bytes <= kCachedBytes ? -1 : num_tokens - 2 * kRows;
   for (int64_t done = begin; done < end;) {
     const int64_t first = HWY_MIN(done, end - kRows);
     const BlockOutput out = first == done ? OutputOf(task, first) : last.output(task);
