@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "stats/index_of.h"
+#include "stats/placement_ruin_search.h"
 #include "stats/placement_search.h"
 #include "stats/placement_target_search.h"
 
@@ -153,6 +154,20 @@ std::vector<int32_t> LayerOptions::slots_of(const PlacementOption& option,
 
 namespace {
 
+/// The first, then only what is faster than all that moves fewer slots.
+std::vector<PlacementOption> only_best(const PlacementOption& first,
+                                       std::vector<PlacementOption> candidates) {
+  std::stable_sort(
+      candidates.begin(), candidates.end(), [](const PlacementOption& a, const PlacementOption& b) {
+        return a.moved_slots != b.moved_slots ? a.moved_slots < b.moved_slots : a.time < b.time;
+      });
+  std::vector<PlacementOption> options{first};
+  for (const PlacementOption& candidate : candidates) {
+    if (candidate.time < options.back().time) options.push_back(candidate);
+  }
+  return options;
+}
+
 /// Finds a layer's options one after another.
 class OptionSearch {
  public:
@@ -180,36 +195,21 @@ class OptionSearch {
 
   /// Towards times between `enough` and what is in force that take about `likely` slots.
   void aim(double enough, double likely) {
-    const double before = longest_time(problem_, in_force_);
     double low = enough;
-    double high = before;
+    double high = longest_time(problem_, in_force_);
+    TargetSearch search(problem_, in_force_, high);
+    const auto most_moved = static_cast<int64_t>(likely * kMostOverLikely);
     for (int halving = 0; halving < kHalvings; ++halving) {
       const double middle = std::sqrt(low * high);
-      (aim_at(middle, likely * kMostOverLikely) <= likely ? high : low) = middle;
+      (aim_at(search, middle, most_moved) <= likely ? high : low) = middle;
     }
     for (const double factor : kAround) {
-      aim_at(enough + (high - enough) * factor, likely * kMostOverLikely);
+      aim_at(search, enough + (high - enough) * factor, most_moved);
     }
   }
 
-  /// Only what is faster than all that moves fewer slots.
   [[nodiscard]] std::vector<PlacementOption> best_options() {
-    std::stable_sort(candidates_.begin(), candidates_.end(),
-                     [](const PlacementOption& a, const PlacementOption& b) {
-                       return a.moved_slots != b.moved_slots ? a.moved_slots < b.moved_slots
-                                                             : a.time < b.time;
-                     });
-    std::vector<PlacementOption> options{{.time = longest_time(problem_, in_force_)}};
-    for (const PlacementOption& candidate : candidates_) {
-      PlacementOption& last = options.back();
-      if (candidate.time >= last.time) continue;
-      if (candidate.moved_slots == last.moved_slots && options.size() > 1) {
-        last = candidate;
-      } else {
-        options.push_back(candidate);
-      }
-    }
-    return options;
+    return only_best({.time = longest_time(problem_, in_force_)}, std::move(candidates_));
   }
 
   [[nodiscard]] std::vector<std::vector<PlacementState::Change>> take_searches() {
@@ -218,11 +218,10 @@ class OptionSearch {
 
  private:
   /// @return slots moved, infinity where that was not enough.
-  double aim_at(double target, double most_moved) {
-    TargetSearch search(problem_, in_force_, target);
-    if (!search.run(static_cast<int64_t>(most_moved))) {
-      return std::numeric_limits<double>::infinity();
-    }
+  double aim_at(TargetSearch& search, double target, int64_t most_moved) {
+    search.undo_to(0);
+    search.aim_at(target);
+    if (!search.run(most_moved)) return std::numeric_limits<double>::infinity();
     const PlacementState& state = search.state();
     add({.moved_slots = state.moved(),
          .time = state.time_of(state.slowest_rank()),
@@ -259,6 +258,25 @@ LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> 
   found.searches = search.take_searches();
   found.attainable_time = std::min(all.time, found.options.back().time);
   return found;
+}
+
+void improve_option(const LayerProblem& problem, std::span<const int32_t> in_force,
+                    std::size_t option, LayerOptions& layer) {
+  const PlacementOption& start = layer.options[option];
+  if (start.moved_slots == 0 || start.from_nothing) return;
+  const double enough = layer.attainable_time * (1.0 + kTolerance);
+  RuinSearch search(problem, in_force, layer.slots_of(start, in_force, problem.slots_per_rank),
+                    enough);
+  for (RuinSearch::Reached& reached : search.run()) {
+    layer.options.push_back({.moved_slots = reached.moved_slots,
+                             .time = reached.time,
+                             .search = layer.searches.size(),
+                             .num_changes = reached.changes.size()});
+    layer.searches.push_back(std::move(reached.changes));
+  }
+  const PlacementOption keep = layer.options.front();
+  layer.options.erase(layer.options.begin());
+  layer.options = only_best(keep, std::move(layer.options));
 }
 
 std::vector<std::size_t> choose_options(std::span<const LayerOptions> layers, int64_t most_moved,

@@ -40,6 +40,10 @@ struct LayerOptions {
 LayerOptions find_options(const LayerProblem& problem, std::span<const int32_t> in_force,
                           std::span<const int32_t> fresh, int64_t most_moved, double likely);
 
+/// Adds options that move no more slots than this one and take less time.
+void improve_option(const LayerProblem& problem, std::span<const int32_t> in_force,
+                    std::size_t option, LayerOptions& layer);
+
 /// Slots that hold another expert than before, or none any more.
 int64_t count_moved(std::span<const int32_t> before, std::span<const int32_t> after);
 

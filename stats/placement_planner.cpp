@@ -108,8 +108,9 @@ class Change {
 
   [[nodiscard]] PlacementPlan plan() {
     find_options();
-    const std::vector<std::size_t> chosen =
-        stats::choose_options(options_, most_moved_, min_time_per_slot_);
+    std::vector<std::size_t> chosen = choose();
+    improve(chosen);
+    chosen = choose();
     PlacementPlan plan = apply(chosen);
     if (plan.moved_slots == 0 && !changes(chosen)) {
       plan.verdict = PlacementVerdict::kGoodEnough;
@@ -142,6 +143,19 @@ class Change {
       if (gain < least * mean) found.options.resize(1);
       min_time_per_slot_[index_of(layer)] =
           std::max(policy_.min_gain_per_slot * mean, time_worth_a_slot());
+    });
+  }
+
+  [[nodiscard]] std::vector<std::size_t> choose() const {
+    return stats::choose_options(options_, most_moved_, min_time_per_slot_);
+  }
+
+  /// Searches on where slots were given to.
+  void improve(const std::vector<std::size_t>& chosen) {
+    stats::for_each_layer(loads_.rows, shape_.config.num_threads, [&](int64_t layer) {
+      stats::improve_option(shape_.problem(loads_.row(layer)),
+                            in_force_[index_of(layer)].slot_to_expert(), chosen[index_of(layer)],
+                            options_[index_of(layer)]);
     });
   }
 

@@ -35,7 +35,8 @@ PlacementState::PlacementState(const LayerProblem& problem, std::span<const int3
       loads_(problem.speeds.size()),
       holds_(problem.loads.size() * problem.speeds.size()),
       empty_at_start_(problem.speeds.size()),
-      empty_(problem.speeds.size()) {
+      empty_(problem.speeds.size()),
+      moved_on_(problem.speeds.size()) {
   for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
     int32_t& expert = slots_[slot];
     const int32_t rank = rank_of(static_cast<int32_t>(slot));
@@ -49,6 +50,7 @@ PlacementState::PlacementState(const LayerProblem& problem, std::span<const int3
       expert = -1;
       ++empty_[index_of(rank)];
       ++moved_;
+      ++moved_on_[index_of(rank)];
       continue;
     }
     here = 1;
@@ -58,9 +60,7 @@ PlacementState::PlacementState(const LayerProblem& problem, std::span<const int3
   for (int32_t expert = 0; expert < problem_.num_experts(); ++expert) add_shares(expert, 1.0);
 }
 
-bool PlacementState::may_hold(int32_t rank, int32_t expert) const {
-  if (holds(rank, expert)) return false;
-  if (problem_.ranks_per_node == 0) return true;
+bool PlacementState::in_node_of(int32_t rank, int32_t expert) const {
   const int32_t home = holders(expert).front();
   return home / problem_.ranks_per_node == rank / problem_.ranks_per_node;
 }
@@ -73,27 +73,27 @@ int32_t PlacementState::slowest_rank() const {
   return slowest;
 }
 
-/// A slot has not moved where it holds what the rank held, or stays empty.
-int32_t PlacementState::cost(int32_t rank, int32_t removed, int32_t added) const {
-  int32_t stayed = 0;
-  if (removed >= 0 && held(rank, removed)) --stayed;
-  if (added >= 0 && held(rank, added)) ++stayed;
-  const int32_t empty = empty_[index_of(rank)] + (added < 0 ? 1 : 0) - (removed < 0 ? 1 : 0);
-  const int32_t empty_at_start = empty_at_start_[index_of(rank)];
-  stayed += std::min(empty, empty_at_start) - std::min(empty_[index_of(rank)], empty_at_start);
-  return -stayed;
-}
-
 /// Adds `sign` times the share of an expert to its ranks.
 void PlacementState::add_shares(int32_t expert, double sign) {
   for (const int32_t holder : holders(expert)) loads_[index_of(holder)] += sign * share(expert);
 }
 
 void PlacementState::change(int32_t slot, int32_t expert) {
+  changes_.push_back({slot, expert, slots_[index_of(slot)]});
+  set(slot, expert);
+}
+
+void PlacementState::undo() {
+  set(changes_.back().slot, changes_.back().before);
+  changes_.pop_back();
+}
+
+void PlacementState::set(int32_t slot, int32_t expert) {
   const int32_t rank = rank_of(slot);
   const int32_t removed = slots_[index_of(slot)];
-  changes_.push_back({slot, expert});
-  moved_ += cost(rank, removed, expert);
+  const int32_t more = cost(rank, removed, expert);
+  moved_ += more;
+  moved_on_[index_of(rank)] += more;
   empty_[index_of(rank)] += (expert < 0 ? 1 : 0) - (removed < 0 ? 1 : 0);
   if (removed >= 0) {
     add_shares(removed, -1.0);

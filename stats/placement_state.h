@@ -34,6 +34,7 @@ class PlacementState {
   struct Change {
     int32_t slot = 0;
     int32_t expert = 0;
+    int32_t before = 0;  ///< what the slot held
   };
 
   /// @param slot_to_expert  a second copy of an expert on a rank counts as an empty slot.
@@ -53,9 +54,15 @@ class PlacementState {
   [[nodiscard]] bool holds(int32_t rank, int32_t expert) const {
     return holds_[place_of(rank, expert)] != 0;
   }
+  /// Whether it was there at the start.
+  [[nodiscard]] bool held(int32_t rank, int32_t expert) const {
+    return held_[place_of(rank, expert)] != 0;
+  }
   /// Whether a copy may be on the rank: not beside another, and in the expert's node where it has
   /// one.
-  [[nodiscard]] bool may_hold(int32_t rank, int32_t expert) const;
+  [[nodiscard]] bool may_hold(int32_t rank, int32_t expert) const {
+    return !holds(rank, expert) && (problem_.ranks_per_node == 0 || in_node_of(rank, expert));
+  }
 
   [[nodiscard]] double load(int32_t rank) const { return loads_[static_cast<std::size_t>(rank)]; }
   [[nodiscard]] double speed(int32_t rank) const {
@@ -71,8 +78,25 @@ class PlacementState {
 
   /// Slots that differ from the start, experts that are back on their rank in their old slots.
   [[nodiscard]] int32_t moved() const { return moved_; }
+  /// Those of one rank.
+  [[nodiscard]] int32_t moved_on(int32_t rank) const {
+    return moved_on_[static_cast<std::size_t>(rank)];
+  }
   /// What `moved()` would rise by were one of the rank's slots to change hands.
-  [[nodiscard]] int32_t cost(int32_t rank, int32_t removed, int32_t added) const;
+  [[nodiscard]] int32_t cost(int32_t rank, int32_t removed, int32_t added) const {
+    return cost_of_losing(rank, removed) + cost_of_getting(rank, added);
+  }
+  /// A slot has not moved where it holds what the rank held, or stays empty: -1.
+  [[nodiscard]] int32_t cost_of_losing(int32_t rank, int32_t expert) const {
+    const auto at = static_cast<std::size_t>(rank);
+    const bool stayed = expert < 0 ? empty_[at] <= empty_at_start_[at] : held(rank, expert);
+    return stayed ? 1 : 0;
+  }
+  [[nodiscard]] int32_t cost_of_getting(int32_t rank, int32_t expert) const {
+    const auto at = static_cast<std::size_t>(rank);
+    const bool stays = expert < 0 ? empty_[at] < empty_at_start_[at] : held(rank, expert);
+    return stays ? -1 : 0;
+  }
   /// All changes so far.
   [[nodiscard]] const std::vector<Change>& changes() const { return changes_; }
 
@@ -80,16 +104,17 @@ class PlacementState {
   void change(int32_t slot, int32_t expert);
   /// Swaps what two slots of different ranks hold.
   void exchange(int32_t slot, int32_t other);
+  /// Takes the last change back, also from changes(). Loads come back but for rounding.
+  void undo();
 
  private:
   [[nodiscard]] std::size_t place_of(int32_t rank, int32_t expert) const {
     return static_cast<std::size_t>(rank) * problem_.loads.size() +
            static_cast<std::size_t>(expert);
   }
-  [[nodiscard]] bool held(int32_t rank, int32_t expert) const {
-    return held_[place_of(rank, expert)] != 0;
-  }
+  [[nodiscard]] bool in_node_of(int32_t rank, int32_t expert) const;
   void add_shares(int32_t expert, double sign);
+  void set(int32_t slot, int32_t expert);
 
   LayerProblem problem_;
   std::vector<int32_t> slots_;                 ///< [num_slots]
@@ -100,6 +125,7 @@ class PlacementState {
   std::vector<int32_t> empty_at_start_;        ///< [num_ranks] slots
   std::vector<int32_t> empty_;                 ///< [num_ranks] slots
   std::vector<Change> changes_;
+  std::vector<int32_t> moved_on_;  ///< [num_ranks] slots
   int32_t moved_ = 0;
 };
 

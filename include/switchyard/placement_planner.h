@@ -113,8 +113,9 @@ PlacementPlan plan_placement(const PlacementPlannerConfig& config, MatrixView<co
 /// slots that go from a copy of one expert to a copy of another. Where fewer slots may move than a
 /// plan from nothing would, searches for the fewest moves that bring all ranks below some time
 /// compete, and where more may, that plan, laid over the ranks that resemble it. Then the slots
-/// allowed go to the layers where they gain most time. In a hierarchical scope steps stay in their
-/// node.
+/// allowed go to the layers where they gain most time, and each layer looks for a better use of its
+/// own: parts of the change are taken back and made anew, as long as that pays. In a hierarchical
+/// scope steps stay in their node. The same bits for any number of threads.
 ///
 /// @param in_force  a layer each, of the config's experts, ranks and slots.
 /// @throws InvalidArgument  as plan_placement(), and when a placement in force is of another shape
