@@ -1,6 +1,7 @@
 #include "stats/placement_layer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -58,6 +59,37 @@ std::vector<int32_t> searched(LayerProblem problem, const std::vector<int32_t>& 
   return search.state().slots();
 }
 
+/// Two copies of an expert on a rank are as much load as a copy of half as many: with ranks of its
+/// own for each expert in turn, so few that they take about as long as is wanted.
+std::vector<int32_t> place_with_own_ranks(const LayerProblem& problem, double wanted,
+                                          int64_t num_packings) {
+  const double total = std::accumulate(problem.loads.begin(), problem.loads.end(), 0.0);
+  for (int32_t expert = 0; expert < problem.num_experts(); ++expert) {
+    const double load = problem.loads[index_of(expert)];
+    const double own = std::max(1.0, std::ceil(load / wanted));
+    const double others = problem.num_ranks() - own;
+    if (others < 1.0 || others * problem.slots_per_rank < problem.num_experts() - 1) continue;
+    if (total - load > others * wanted) continue;
+    std::vector<double> loads(problem.loads.begin(), problem.loads.end());
+    loads.erase(loads.begin() + expert);
+    const LayerProblem rest{.loads = loads,
+                            .speeds = problem.speeds.first(static_cast<std::size_t>(others)),
+                            .slots_per_rank = problem.slots_per_rank};
+    const std::vector<int32_t> counts =
+        replica_counts(loads, int64_t{rest.num_ranks()} * rest.slots_per_rank, rest.num_ranks());
+    std::vector<int32_t> slots = search_counts(rest, counts, wanted, num_packings);
+    if (longest_time(rest, slots) > wanted) continue;
+    for (int32_t& slot : slots) slot += slot >= expert ? 1 : 0;
+    slots.resize(index_of(int64_t{problem.num_ranks()} * problem.slots_per_rank), -1);
+    for (std::size_t i = index_of(int64_t{rest.num_ranks()} * rest.slots_per_rank);
+         i < slots.size(); i += index_of(problem.slots_per_rank)) {
+      slots[i] = expert;
+    }
+    return slots;
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<int32_t> place_globally(const LayerProblem& problem) {
@@ -72,6 +104,7 @@ std::vector<int32_t> place_globally(const LayerProblem& problem) {
   if (first.as_wished && !capped && equal_speeds) return best;
   double best_time = longest_time(problem, best);
   const auto keep = [&](std::vector<int32_t> slots) {
+    if (slots.empty()) return;
     const double time = longest_time(problem, slots);
     if (time >= best_time) return;
     best_time = time;
@@ -87,6 +120,7 @@ std::vector<int32_t> place_globally(const LayerProblem& problem) {
     if (best_time > wanted) keep(searched(problem, twins));
     if (best_time > wanted) keep(search_counts(problem, counts, wanted, num_packings));
     if (best_time > wanted) keep(anneal(problem, best, wanted, num_steps, kSeed));
+    if (best_time > wanted) keep(place_with_own_ranks(problem, wanted, num_packings));
   } else {
     // Slow ranks may be better off with slots empty, which no swap achieves.
     keep(searched(problem, best));

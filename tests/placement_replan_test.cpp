@@ -130,9 +130,7 @@ TEST(PlacementReplan, KeepsToTheBudgetWhateverIsInForce) {
   RandomStream random(12);
   for (int trial = 0; trial < 36; ++trial) {
     PlacementPlannerConfig config{.num_experts = 32, .num_ranks = 8, .num_slots = 48};
-    if (trial % 3 == 0) {
-      for (int rank = 0; rank < 8; ++rank) config.rank_speeds.push_back(0.5 + random.uniform());
-    }
+    if (trial % 3 == 0) config.rank_speeds = {0.5, 0.7, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0};
     if (trial % 2 == 0) {
       config.num_nodes = 2;
       config.num_groups = 4;

@@ -97,9 +97,9 @@ struct PlacementPlan {
 /// lightest rank with room, which is the published algorithm of DeepSeek's EPLB, but never two
 /// copies of an expert onto one rank; then pairs of copies on the slowest and another rank are
 /// swapped as long as that helps. Where EPLB's own placement is still better, by copies on one
-/// rank, other numbers of copies are tried, and with may_repeat_on_rank its placement is taken at
-/// last. Slots stay empty where more than num_experts are a rank's, and where a copy more could
-/// only harm.
+/// rank, other numbers of copies are tried, and ranks of one expert alone, and with
+/// may_repeat_on_rank its placement is taken at last. Slots stay empty where more than num_experts
+/// are a rank's, and where a copy more could only harm.
 ///
 /// The same bits for any number of threads.
 ///
