@@ -11,8 +11,9 @@ namespace {
 constexpr uint64_t kSeed = 1;
 /// Slots that are taken back at once, at most, besides those that go with them.
 constexpr int64_t kMostRuined = 5;
-/// Steps after which the search ends if they made the target no shorter by this share.
-constexpr int64_t kPatience = 500;
+/// The search ends when so much work makes the target no shorter by this share: steps, times the
+/// slots that a step looks at.
+constexpr int64_t kPatience = 576'000;
 constexpr double kWorthPatience = 0.001;
 /// Of what is left to gain: how much shorter the next target is. And of what is enough, at least.
 constexpr double kTightening = 0.005;
@@ -34,12 +35,14 @@ RuinSearch::RuinSearch(const LayerProblem& problem, std::span<const int32_t> in_
 std::vector<RuinSearch::Reached> RuinSearch::run() {
   double excess = tighten();
   double last = target_;
-  int64_t next = kPatience;
+  const int64_t patience =
+      kPatience / (std::ssize(in_force_) * state().problem().slots_per_rank) + 1;
+  int64_t next = patience;
   while (target_ > enough_) {
     if (search_.num_steps() >= next) {
       if (last - target_ < kWorthPatience * enough_) break;
       last = target_;
-      next = search_.num_steps() + kPatience;
+      next = search_.num_steps() + patience;
     }
     const std::size_t before = state().changes().size();
     ruin(1 + chance_.below(kMostRuined));
