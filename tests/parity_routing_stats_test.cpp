@@ -10,6 +10,7 @@
 #include "switchyard/routing_stats.h"
 #include "tests/parity_cases.h"
 #include "tests/refusal.h"
+#include "tests/sanitizers.h"
 
 namespace switchyard::test {
 namespace {
@@ -127,12 +128,14 @@ double mean_of_many(double (*loss_of)(int64_t)) {
 }
 
 TEST(ParityRoutingStats, B1_fix_running_average_f32) {
+  if (kHasThreadSanitizer) GTEST_SKIP() << "a minute for one thread";
   SWITCHYARD_PARITY_CASE(one, "B1.fix.running_average_f32");
   EXPECT_EQ(mean_of_many([](int64_t i) { return (i + 1) % 4 == 0 ? 4.0 : 0.0; }),
             one.at("expected").get<double>());
 }
 
 TEST(ParityRoutingStats, B1_fix_running_average_f32_step) {
+  if (kHasThreadSanitizer) GTEST_SKIP() << "a minute for one thread";
   SWITCHYARD_PARITY_CASE(one, "B1.fix.running_average_f32_step");
   EXPECT_EQ(mean_of_many([](int64_t i) { return i < 20'000'000 ? 1.0 : 0.0; }),
             one.at("expected").get<double>());

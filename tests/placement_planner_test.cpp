@@ -16,6 +16,7 @@
 #include "tests/placement_loads.h"
 #include "tests/random_stream.h"
 #include "tests/refusal.h"
+#include "tests/sanitizers.h"
 
 namespace switchyard::test {
 namespace {
@@ -120,7 +121,7 @@ Comparison compared(PlacementPlannerConfig config, const std::vector<double>& lo
 /// few experts and many copies that helps once in a while, but in none of these.
 TEST(PlacementPlanner, IsNeverWorseThanThePlainAlgorithm) {
   RandomStream random(11);
-  for (int trial = 0; trial < 1500; ++trial) {
+  for (int trial = 0; trial < sanitized_share(1500); ++trial) {
     const std::optional<RandomLayer> layer = random_layer(random);
     if (!layer) continue;
     const Comparison found = compared(layer->config, layer->loads.values);
@@ -145,7 +146,7 @@ TEST(PlacementPlanner, GivesAnExpertRanksOfItsOwnWhereThatIsAsGoodAsTwins) {
 TEST(PlacementPlanner, IsWorseThanThePlainAlgorithmOnlyWhereAnyPlacementWithoutTwinsIs) {
   RandomStream random(19);
   int twins_won = 0;
-  for (int trial = 0; trial < 1500; ++trial) {
+  for (int trial = 0; trial < sanitized_share(1500); ++trial) {
     const auto num_ranks = static_cast<int32_t>(2 + random.below(2));
     const auto per_rank = static_cast<int32_t>(2 + random.below(num_ranks == 2 ? 4 : 2));
     const int64_t most = std::min<int64_t>(num_ranks * per_rank, num_ranks == 2 ? 8 : 6);

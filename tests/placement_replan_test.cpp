@@ -10,6 +10,7 @@
 #include "tests/placement_loads.h"
 #include "tests/random_stream.h"
 #include "tests/refusal.h"
+#include "tests/sanitizers.h"
 
 namespace switchyard::test {
 namespace {
@@ -93,7 +94,7 @@ TEST(PlacementReplan, GainsMostOfARealChangeWithFewMoves) {
 
 TEST(PlacementReplan, KeepsToTheBudgetExactly) {
   RandomStream random(8);
-  for (int trial = 0; trial < 60; ++trial) {
+  for (int trial = 0; trial < sanitized_share(60); ++trial) {
     const auto num_ranks = static_cast<int32_t>(2 + random.below(7));
     const auto per_rank = static_cast<int32_t>(1 + random.below(6));
     const int32_t num_slots = num_ranks * per_rank;
@@ -158,7 +159,7 @@ TEST(PlacementReplan, KeepsToTheBudgetWhateverIsInForce) {
 TEST(PlacementReplan, FindsTheBestSmallChangeByForce) {
   RandomStream random(31);
   int found = 0;
-  constexpr int kTrials = 100;
+  constexpr int kTrials = sanitized_share(100);
   for (int trial = 0; trial < kTrials; ++trial) {
     const PlacementPlannerConfig config{.num_experts = 5, .num_ranks = 3, .num_slots = 6};
     const ExpertLoads old_loads = log_normal_loads(1, 5, 1.0, random.bits());

@@ -6,6 +6,7 @@
 
 #include "tests/backend_variants.h"
 #include "tests/routing_conformance.h"
+#include "tests/sanitizers.h"
 
 namespace switchyard::test {
 namespace {
@@ -145,7 +146,7 @@ TEST(RoutingShapesOfGroups, Contract2_AnyGroupSum) {
 
 TEST(RoutingFuzz, AnyCaseAgrees) {
   RandomStream random(241);
-  for (int i = 0; i < 1500; ++i) {
+  for (int i = 0; i < sanitized_share(1500); ++i) {
     const auto num_experts = static_cast<int32_t>(
         random.chance(50) ? random.pick(kExpertCounts) : 1 + random.below(kMaxExperts));
     const auto top_k = static_cast<int32_t>(1 + random.below(std::min(num_experts, kMaxTopK)));
