@@ -7,6 +7,12 @@ mark_as_advanced(SWITCHYARD_CCACHE)
 if(SWITCHYARD_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SWITCHYARD_CCACHE})
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${SWITCHYARD_CCACHE})
+  if(SWITCHYARD_PRECOMPILE)
+    # ccache asks for both before it serves what includes precompiled headers.
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+                                    CCACHE_SLOPPINESS=pch_defines,time_macros ${SWITCHYARD_CCACHE})
+    add_compile_options("$<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>")
+  endif()
 endif()
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)

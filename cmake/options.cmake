@@ -10,6 +10,8 @@ set(SWITCHYARD_DISABLED_TARGETS "" CACHE STRING
 set(SWITCHYARD_TEST_FLAGS "" CACHE STRING
     "Compiler flags of tests and of the command besides, as in -O0")
 option(SWITCHYARD_WHOLE_TESTS "CTest starts test programs as a whole, not once for each test" OFF)
+option(SWITCHYARD_PRECOMPILE "Read the largest outside headers of tests and command once" OFF)
+option(SWITCHYARD_COVERAGE "Count which lines of the library run" OFF)
 set(SWITCHYARD_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=…; empty for none")
 
 find_package(OpenMP QUIET COMPONENTS CXX)
