@@ -111,10 +111,10 @@ struct TokenSteps {
   int64_t step = 1;
 };
 
-/// Every token of the batch has one warp of the grid.
-__device__ __forceinline__ TokenSteps tokens_over_grid(const RouteTask& task) {
-  return {global_warp_index(), task.logits.rows,
-          static_cast<int64_t>(gridDim.x) * warps_per_block()};
+/// Every token of the batch has one warp of the grid, which takes `at_once` neighbours.
+__device__ __forceinline__ TokenSteps tokens_over_grid(const RouteTask& task, int at_once = 1) {
+  return {at_once * global_warp_index(), task.logits.rows,
+          at_once * static_cast<int64_t>(gridDim.x) * warps_per_block()};
 }
 
 /// Routes tokens, a warp one at a time; lane l holds up to four neighbouring experts of every 128.

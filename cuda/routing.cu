@@ -135,7 +135,7 @@ RoutingLauncher::Launch RoutingLauncher::launch_for(const RouteTask& task) const
   const int num_multiprocessors = device_.num_multiprocessors();
   if (num_tokens >= kShortcutRows * num_multiprocessors) {
     if (const RouteShortcut* shortcut = find_shortcut(task)) {
-      const int64_t rows = int64_t{shortcut->rows_a_warp} * kMaxRouteWarps;
+      const int64_t rows = int64_t{shortcut->rows.at_once} * kMaxRouteWarps;
       const int64_t blocks =
           std::min((num_tokens + rows - 1) / rows, kShortcutBlocks * num_multiprocessors);
       return {shortcut->kernel, {.blocks = blocks, .warps = kMaxRouteWarps}};

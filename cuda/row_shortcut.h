@@ -1,21 +1,43 @@
-// Kernels for large batches of which nothing is asked but renormalised softmax. They give the bits
-// of route_kernel(), faster.
+// Ways to route large batches of which nothing is asked but renormalised softmax. They give the
+// bits of route_row(), faster.
 #pragma once
+
+#include <cstddef>
 
 #include "cuda/routing_task.cuh"
 
 namespace switchyard::cuda {
 
-struct RouteShortcut {
+/// The rows that one such way takes.
+struct ShortcutRows {
   DataType dtype;
   int max_experts;
   int max_top_k;
-  int vector;  ///< elements that are loaded at once
-  int rows_a_warp;
-  void (*kernel)(RouteTask);
+  int vector;   ///< elements that are loaded at once
+  int at_once;  ///< rows of a warp
 };
 
-/// The kernel for a task, nullptr where there is none.
+/// Whether nothing is asked that these rows' way does not know.
+bool takes(const ShortcutRows& rows, const RouteTask& task);
+
+template <class... Arguments>
+struct RowShortcut {
+  ShortcutRows rows;
+  void (*kernel)(RouteTask, Arguments...);
+};
+
+/// The first of a table for a task, nullptr where there is none.
+template <class Shortcut, std::size_t kCount>
+const Shortcut* first_shortcut(const Shortcut (&shortcuts)[kCount], const RouteTask& task) {
+  for (const Shortcut& shortcut : shortcuts) {
+    if (takes(shortcut.rows, task)) return &shortcut;
+  }
+  return nullptr;
+}
+
+using RouteShortcut = RowShortcut<>;
+
+/// The kernel that routes a task like route_kernel(), nullptr where there is none.
 const RouteShortcut* find_shortcut(const RouteTask& task);
 
 }  // namespace switchyard::cuda

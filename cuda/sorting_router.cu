@@ -7,7 +7,9 @@
 #include "cuda/permutation_checks.h"
 #include "cuda/routing_launcher.h"
 #include "cuda/sorting_router_kernels.cuh"
+#include "cuda/sorting_router_kernels.h"
 #include "cuda/workspace_parts.h"
+#include "switchyard/router_backend.h"
 
 namespace switchyard::cuda {
 namespace {
@@ -28,6 +30,10 @@ constexpr int64_t kBlockRows = 16384;
 constexpr int64_t kMaxOneBlockTokens = 16;
 // Few tokens need no more warps than lay out a block's experts.
 constexpr int kFewWarps = 8;
+
+// Tokens a warp from which on their instructions are what counts: with fewer, a warp should take
+// one row alone.
+constexpr int64_t kShortcutTokens = 2;
 
 constexpr unsigned kPortableClusterBlocks = 8;
 constexpr unsigned kLargeClusterBlocks = 16;
@@ -53,16 +59,23 @@ class OneLaunch {
         device_(device),
         choice_(*find_kernel(kKernels, routing.num_experts)),
         warps_(most_sorting_warps(choice_.per_lane)) {
-    const int64_t limit = device.attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) -
-                          static_shared_bytes(choice_.per_lane);
+    const int64_t most_bytes = device.attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int64_t limit = most_bytes - static_shared_bytes(choice_.per_lane);
     const RouteTask largest = largest_route_task(routing);
     const auto bytes = [&] {
       return shared_bytes(largest, sorting.num_local(), warps_, most_assignments_of_block());
     };
     while (warps_ > 1 && bytes() > limit) warps_ /= 2;
-    // As much for every object: the kernel has one limit for all of them.
-    set_attribute(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit));
-    find_clusters(bytes());
+    max_blocks_ = prepare(choice_.kernel, bytes(), limit);
+    if (max_blocks_ == 1) return;
+    const int64_t shortcut_limit = most_bytes - sorting_shortcut_static_bytes();
+    for (const DataType dtype : {DataType::kFloat32, DataType::kBFloat16}) {
+      const SortingShortcut* shortcut = find_sorting_shortcut(task_without_extras(routing, dtype));
+      const bool fits = shortcut != nullptr && warps_ <= kShortcutSortingWarps &&
+                        bytes() <= shortcut_limit &&
+                        prepare(shortcut->kernel, bytes(), shortcut_limit) >= max_blocks_;
+      if (fits) shortcuts_[dtype == DataType::kFloat32 ? 0 : 1] = shortcut;
+    }
   }
 
   [[nodiscard]] bool takes(const RouteTask& task, const SortArgs& args) const {
@@ -80,7 +93,7 @@ class OneLaunch {
     const unsigned blocks = blocks_of(num_tokens, args.out.row_to_assignment.size);
     args.block_tokens = ceil_div(num_tokens, blocks);
     args.num_blocks = blocks;
-    device_.check(SWITCHYARD_LAUNCH(choice_.kernel,
+    device_.check(SWITCHYARD_LAUNCH(kernel_for(task, args.block_tokens, warps),
                                     {.grid = blocks,
                                      .block = static_cast<unsigned>(warps * kWarpSize),
                                      .shared_bytes = shared_bytes(task, args.num_experts, warps,
@@ -92,8 +105,25 @@ class OneLaunch {
   }
 
  private:
-  void set_attribute(cudaFuncAttribute attribute, int value) const {
-    device_.check(cudaFuncSetAttribute(choice_.kernel, attribute, value), "cudaFuncSetAttribute");
+  using Kernel = void (*)(RouteTask, SortArgs);
+
+  /// A task for which nothing but the configuration stands in a shortcut's way.
+  static RouteTask task_without_extras(const RouterConfig& config, DataType dtype) {
+    RouteTask task;
+    task.config = config;
+    task.logits = {nullptr, dtype, 1, config.num_experts, config.num_experts};
+    task.group_terms = largest_route_task(config).group_terms;
+    task.on_logits = selects_on_logits(config, false);
+    return task;
+  }
+
+  [[nodiscard]] Kernel kernel_for(const RouteTask& task, int64_t block_tokens, int warps) const {
+    if (block_tokens >= kShortcutTokens * warps) {
+      const SortingShortcut* shortcut = find_sorting_shortcut(task);
+      const bool is_prepared = shortcut == shortcuts_[0] || shortcut == shortcuts_[1];
+      if (shortcut != nullptr && is_prepared) return shortcut->kernel;
+    }
+    return choice_.kernel;
   }
 
   /// As many blocks as give each warp one token and a block not too many rows to write.
@@ -108,10 +138,16 @@ class OneLaunch {
     return std::max(in_full_cluster, int64_t{kMaxOneBlockTokens} * sorting_.top_k);
   }
 
-  /// The most blocks of a cluster that the device can run together; 1 where there are no clusters,
-  /// as for code that was compiled for older devices.
-  void find_clusters(int64_t bytes) {
-    if (!device_.chains_launches()) return;  // clusters came with those
+  /// Lets a kernel have up to `limit` bytes of shared memory, the same for every object since the
+  /// kernel has one limit for all of them. Returns the most blocks of a cluster that the device can
+  /// run together with `bytes` each; 1 where there are no clusters, as for code that was compiled
+  /// for older devices.
+  [[nodiscard]] unsigned prepare(Kernel kernel, int64_t bytes, int64_t limit) const {
+    const auto set_attribute = [&](cudaFuncAttribute attribute, int value) {
+      device_.check(cudaFuncSetAttribute(kernel, attribute, value), "cudaFuncSetAttribute");
+    };
+    set_attribute(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit));
+    if (!device_.chains_launches()) return 1;  // clusters came with those
     set_attribute(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     for (const unsigned blocks : {kLargeClusterBlocks, kPortableClusterBlocks}) {
       const NativeLaunch launch({.grid = blocks,
@@ -120,23 +156,23 @@ class OneLaunch {
                                  .cluster_blocks = blocks});
       int clusters = 0;
       const cudaError_t status =
-          cudaOccupancyMaxActiveClusters(&clusters, choice_.kernel, &launch.config());
+          cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config());
       if (status == cudaErrorInvalidClusterSize) {
         (void)cudaGetLastError();  // an answer, not an error
         continue;
       }
       device_.check(status, "cudaOccupancyMaxActiveClusters");
-      if (clusters == 0) continue;
-      max_blocks_ = blocks;
-      return;
+      if (clusters > 0) return blocks;
     }
+    return 1;
   }
 
   const PermutationConfig sorting_;
   const DeviceState& device_;
   const KernelChoice<RouteTask, SortArgs>& choice_;
-  int warps_;                ///< of a block
-  unsigned max_blocks_ = 1;  ///< of a cluster
+  int warps_;                                 ///< of a block
+  unsigned max_blocks_ = 1;                   ///< of a cluster
+  const SortingShortcut* shortcuts_[2] = {};  ///< of float32 and bfloat16 logits, where prepared
 };
 
 class CudaSortingRouter final : public SortingRouter::Implementation {

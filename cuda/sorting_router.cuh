@@ -9,10 +9,10 @@
 
 namespace switchyard::cuda {
 
-/// Tokens of this block, which come in order of the blocks' ranks, by warp.
-__device__ __forceinline__ TokenSteps warp_steps(const TokenRange& tokens) {
-  return {tokens.first + warp_index_in_block(), tokens.first + tokens.num_tokens,
-          warps_per_block()};
+/// Tokens of this block, which come in order of the blocks' ranks, by warp: `at_once` neighbours.
+__device__ __forceinline__ TokenSteps warp_steps(const TokenRange& tokens, int at_once = 1) {
+  return {tokens.first + at_once * warp_index_in_block(), tokens.first + tokens.num_tokens,
+          int64_t{at_once} * warps_per_block()};
 }
 
 /// Bytes of a block's shared memory for the sort, behind its sums.

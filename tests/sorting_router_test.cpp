@@ -196,6 +196,33 @@ TEST(SortingRouter, BothSidesOf8192AssignmentsGiveTheSameBytesAsTheReference) {
   }
 }
 
+/// Several rows a warp even of the largest cluster, which may then go a shorter way.
+TEST(SortingRouter, ManyRenormalisedRowsGiveTheSameBytesAsTheReference) {
+  struct Shape {
+    int32_t num_experts;
+    int32_t top_k;
+    int64_t num_tokens;
+  };
+  const auto expect_bytes = [](const Shape& shape, DataType dtype, Distribution distribution) {
+    const Setting setting{
+        "", {.num_experts = shape.num_experts, .top_k = shape.top_k}, {.block_rows = 8}};
+    expect_bytes_of_both(sorting_of(setting), {.config = setting.routing,
+                                               .num_tokens = shape.num_tokens,
+                                               .distribution = distribution,
+                                               .dtype = dtype,
+                                               .weight_dtype = dtype,
+                                               .with_losses = false,
+                                               .with_counts = dtype == DataType::kFloat32});
+  };
+  for (const Shape shape :
+       {Shape{8, 2, 513}, Shape{16, 4, 700}, Shape{20, 8, 515}, Shape{64, 6, 1024}}) {
+    expect_bytes(shape, DataType::kFloat32, Distribution::kMixedSpecial);
+    expect_bytes(shape, DataType::kBFloat16, Distribution::kHeavyTies);
+  }
+  expect_bytes({128, 1, 700}, DataType::kBFloat16, Distribution::kMixedSpecial);
+  expect_bytes({512, 8, 520}, DataType::kFloat32, Distribution::kNormal);
+}
+
 TEST(SortingRouter, RowsWithoutAnAssignmentAreFilled) {
   const Setting setting{"", {.num_experts = 160, .top_k = 8}, {.block_rows = 256}};
   for (const int64_t num_tokens : {1, 21}) {

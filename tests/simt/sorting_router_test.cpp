@@ -11,6 +11,7 @@
 #include "switchyard/errors.h"
 #include "tests/routing_inputs.h"
 #include "tests/simt/device_array.h"
+#include "tests/simt/executor.h"
 #include "tests/simt/fault.h"
 #include "tests/simt/settings.h"
 
@@ -162,6 +163,29 @@ TEST(CudaSortingRouter, LargeClustersAreUsedOnlyWhereTheDeviceRunsThem) {
     const int64_t before = simt::statistics().blocks;
     EXPECT_EQ(launches(router, 1365, true), 1);
     EXPECT_EQ(simt::statistics().blocks - before, most);
+  }
+}
+
+/// A shortcut is for several tokens a warp of the cluster, of which there are 16 a block.
+TEST(CudaSortingRouter, ManyTokensTakeAShortcutInOneLaunch) {
+  const auto ran = [](const std::string& kernel) {
+    return simt::running_kernel().find("::" + kernel + "<") != std::string::npos;
+  };
+  const simt::ScopedSettings scope;
+  for (const int most : {16, 8}) {
+    simt::settings().max_cluster_blocks = most;
+    const int64_t enough = int64_t{2 * 16} * most;
+    for (const int32_t num_experts : {8, 40, 600}) {
+      const SortingRouter router({.num_experts = num_experts, .top_k = 2},
+                                 {.num_experts = num_experts, .top_k = 2}, Backend::kCuda);
+      EXPECT_EQ(launches(router, enough / 2, true), 1);
+      EXPECT_TRUE(ran("route_and_sort_kernel")) << simt::running_kernel();
+      EXPECT_EQ(launches(router, enough, true), 1);
+      EXPECT_TRUE(ran(num_experts == 8    ? "threads_and_sort_kernel"
+                      : num_experts == 40 ? "half_warps_and_sort_kernel"
+                                          : "route_and_sort_kernel"))
+          << simt::running_kernel();
+    }
   }
 }
 
