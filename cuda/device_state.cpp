@@ -20,6 +20,7 @@ bool is_sticky(cudaError_t status) {
     case cudaErrorLaunchTimeout:
     case cudaErrorAssert:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
       return true;
     default:
       return false;
@@ -57,13 +58,20 @@ void DeviceState::check_usable(StreamView stream) const {
     throw CudaError("device " + std::to_string(device_) +
                     " met an error that cannot be undone; this object is no longer usable");
   }
-  int stream_device = device_;
-  check(stream.get() == nullptr ? cudaGetDevice(&stream_device)
-                                : cudaStreamGetDevice(stream.get(), &stream_device),
-        "cudaStreamGetDevice");
+  int current = device_;
+  check(cudaGetDevice(&current), "cudaGetDevice");
+  int stream_device = current;
+  if (stream.get() != nullptr) {
+    check(cudaStreamGetDevice(stream.get(), &stream_device), "cudaStreamGetDevice");
+  }
   if (stream_device != device_) {
     throw InvalidArgument("stream belongs to device " + std::to_string(stream_device) +
                           ", must belong to device " + std::to_string(device_));
+  }
+  // CUDA launches nothing in a stream whose device is not the current one.
+  if (current != device_) {
+    throw InvalidArgument("stream belongs to device " + std::to_string(device_) + ", but device " +
+                          std::to_string(current) + " is current");
   }
 }
 

@@ -35,7 +35,8 @@ class DeviceState {
   /// Whether launches may be `dependent`: from compute capability 9.0 on, of device and code.
   [[nodiscard]] bool chains_launches() const { return chains_launches_; }
 
-  /// @throws InvalidArgument  when the stream belongs to another device.
+  /// @throws InvalidArgument  when the stream belongs to another device, or another device is
+  ///                          current.
   /// @throws CudaError        when an earlier call left the device unusable.
   void check_usable(StreamView stream) const;
 

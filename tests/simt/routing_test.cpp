@@ -175,6 +175,37 @@ TEST(CudaRouting, Contract10_MemoryThatKernelsCannotFollowIsRefused) {
 
 /// A view that is longer than the memory behind it: the device stops, and the router says so once
 /// with the call, then that it is of no more use.
+TEST(CudaRouting, Contract10_StreamsOfOtherDevicesAndOtherCurrentDevicesAreRefused) {
+  const simt::ScopedSettings scope;
+  simt::settings().num_devices = 2;
+  const Router router(kConfig, Backend::kCuda);
+  DeviceBatch batch(20);
+  batch.logits.upload(logits_of(20, 5));
+  const Stream here;
+  const auto refusal = [&](StreamView stream) {
+    const int64_t before = simt::statistics().launches;
+    std::string text = "accepted";
+    try {
+      router.route(batch.inputs(), batch.result(), {}, stream);
+    } catch (const InvalidArgument& error) {
+      text = error.what();
+      EXPECT_EQ(simt::statistics().launches, before);
+    }
+    return text;
+  };
+  require_success(cudaSetDevice(1));
+  {
+    const Stream there;
+    EXPECT_EQ(refusal(here.handle), "stream belongs to device 0, but device 1 is current");
+    EXPECT_EQ(refusal({}), "stream belongs to device 1, must belong to device 0");
+    EXPECT_EQ(refusal(there.handle), "stream belongs to device 1, must belong to device 0");
+    require_success(cudaSetDevice(0));
+    EXPECT_EQ(refusal(there.handle), "stream belongs to device 1, must belong to device 0");
+  }
+  EXPECT_EQ(refusal(here.handle), "accepted");
+  require_success(cudaStreamSynchronize(here.handle));
+}
+
 TEST(CudaRouting, Contract10_AnErrorThatCannotBeUndoneIsReportedOnce) {
   if (simt::kHasAddressSanitizer) GTEST_SKIP() << "AddressSanitizer stops the program first";
   const Router router(kConfig, Backend::kCuda);

@@ -144,6 +144,12 @@ cudaError_t enqueue(const cudaLaunchConfig_t& config, Launch launch) {
   const auto guard = runtime().lock();
   if (settings().num_devices == 0) return Runtime::remember(cudaErrorNoDevice);
   launch.stream = config.stream;
+  const cudaStream_t stream = runtime().stream(config.stream);
+  if (stream != nullptr && stream->device != Runtime::device()) {
+    return refuse(cudaErrorInvalidResourceHandle,
+                  "a launch in a stream of device " + std::to_string(stream->device) +
+                      " while device " + std::to_string(Runtime::device()) + " is current");
+  }
   const cudaError_t error = take_attributes(config, launch);
   if (error != cudaSuccess) return error;
   const auto opted = runtime().dynamic_limits().find(launch.kernel);

@@ -149,6 +149,18 @@ TEST_F(SimtRuntime, ShowsTheDeviceOfTheSettings) {
   EXPECT_EQ(count, 0);
 }
 
+TEST_F(SimtRuntime, NothingIsLaunchedInAStreamOfADeviceThatIsNotCurrent) {
+  simt::settings().num_devices = 2;
+  const DeviceArray<int> values(std::vector<int>(10));
+  const Stream stream;
+  require_success(cudaSetDevice(1));
+  EXPECT_EQ(launch_step(values.data(), 10, 1, stream.handle), cudaErrorInvalidResourceHandle);
+  EXPECT_NE(std::string(simt::last_fault()->what()).find("while device 1 is current"),
+            std::string::npos);
+  require_success(cudaSetDevice(0));
+  EXPECT_EQ(launch_step(values.data(), 10, 1, stream.handle), cudaSuccess);
+}
+
 TEST_F(SimtRuntime, OccupancyFollowsThreadsAndSharedMemory) {
   const auto blocks = [](int threads, size_t shared_bytes) {
     int count = 0;
