@@ -1,5 +1,10 @@
 // The kernels that sort assignments by (expert, token, slot): one for small batches, and a chain of
 // three for the rest, in which each kernel is a dependent launch behind the one before.
+//
+// Not by CUB: its radix sort takes one pass up to 256 experts and two beyond, seven to ten kernels
+// and fills of memory for what counting does in three launches, and gives the inverse of neither
+// order. What is scanned here are columns of counters, and one row of at most 4096 experts, which a
+// block has at hand. bench/results/h200-predicted.md counts bytes and launches.
 #pragma once
 
 #include "cuda/weight_cutoff_kernels.cuh"
@@ -76,11 +81,14 @@ __global__ void __launch_bounds__(kSortThreads) lay_out_kernel(SortArgs args) {
       args, warp_sums, [&](int64_t of) { return args.assigned[of]; }, LayoutInOutputs{args});
 }
 
-/// Gives every assignment its row. Ranking reads nothing of the kernels before, so it runs beside
-/// them.
+/// Gives every assignment its row. Ranking reads nothing of the kernels before but the ids, which
+/// are written when count_kernel() lets others start, so it runs beside them.
 __global__ void __launch_bounds__(kSortThreads) place_kernel(SortArgs args) {
   SWITCHYARD_DYNAMIC_SHARED(uint32_t, counts);  // [warps][num_experts]
   let_next_grid_start();
+  // Whoever does not wait has no promise that this multiprocessor's cache forgot what it held
+  // before the ids were written; a fence makes it forget.
+  if (threadIdx.x == 0) __threadfence();
   const TokenRange tokens = tokens_of_block(args);
   clear_counters(counts, warps_per_block() * args.num_experts);
   __syncthreads();
