@@ -1,6 +1,7 @@
 // What a kernel can do wrong.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>

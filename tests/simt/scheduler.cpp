@@ -1,5 +1,6 @@
 #include "tests/simt/scheduler.h"
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 #include <utility>

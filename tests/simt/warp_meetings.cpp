@@ -1,5 +1,6 @@
 // The warp intrinsics: lanes wait for the others in their mask, the last to arrive computes for
 // all.
+#include <algorithm>
 #include <bit>
 
 #include "tests/simt/block.h"
