@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Prints a Markdown table of what the compiler makes of every CUDA kernel: registers on sm_80, sm_90
-# and sm_100, stack frame and static shared memory. Fails when a kernel spills. Needs nvcc, no GPU.
+# and sm_100, stack frame and static shared memory. Fails when a kernel spills, and where its code
+# may round otherwise than its source says or read what others write through a cache that does not
+# notice. Needs nvcc, no GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,7 +13,8 @@ trap 'rm -rf "$folder"' EXIT
 # What ptxas says, one line a kernel: architecture, kernel, stack, spills, registers, shared bytes.
 report() { # architecture source
   nvcc -arch="sm_$1" -std=c++20 --fmad=false --expt-relaxed-constexpr -diag-suppress=554 \
-    -Xptxas -v -I. -Iinclude -cubin -o "$folder/$1-$$-$(basename "$2")" "$2" 2>&1 |
+    -Xptxas -v -I. -Iinclude -keep -keep-dir "$folder" \
+    -cubin -o "$folder/$1-$$-$(basename "$2")" "$2" 2>&1 |
     awk -v architecture="$1" -F"[ ,']+" '
       /Compiling entry function/ {
         for (i = 1; i <= NF; ++i) if ($i == "function") kernel = $(i + 1)
@@ -27,9 +30,25 @@ report() { # architecture source
       }'
 }
 
+# What is not written as exactly as the sources say: arithmetic that flushes, approximates or leaves
+# the rounding, and so contraction, to the next compiler, such as a driver's; and loads by the
+# read-only path.
+loose='\.(approx|ftz)|(add|sub|mul|fma|div|sqrt)(\.full)?\.f(32|64)|mad\.f|ld\.global\.nc'
+: >"$folder/loose"
+
 for source in cuda/*.cu; do
-  for architecture in "${architectures[@]}"; do report "$architecture" "$source"; done
+  for architecture in "${architectures[@]}"; do
+    report "$architecture" "$source"
+    ptx=$folder/$(basename "$source" .cu).ptx
+    grep -EnH "$loose" "$ptx" >>"$folder/loose" || true
+    rm "$ptx"
+  done
 done | c++filt >"$folder/lines"
+if [[ -s $folder/loose ]]; then
+  sed "s|^$folder/||" "$folder/loose" | head -n 20 >&2
+  echo "kernel_report.sh: the lines above are not what the sources say" >&2
+  exit 1
+fi
 
 awk '
   {
