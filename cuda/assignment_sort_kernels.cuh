@@ -1,10 +1,10 @@
 // The kernels that sort assignments by (expert, token, slot): one for small batches, and a chain of
 // three for the rest, in which each kernel is a dependent launch behind the one before.
 //
-// Not by CUB: its radix sort takes one pass up to 256 experts and two beyond, seven to ten kernels
-// and fills of memory for what counting does in three launches, and gives the inverse of neither
-// order. What is scanned here are columns of counters, and one row of at most 4096 experts, which a
-// block has at hand. bench/results/h200-predicted.md counts bytes and launches.
+// Not by CUB: its radix sort takes seven kernels and fills of memory up to 256 experts, nine
+// beyond, and rows in both directions, offsets and capacities are still to come. What is scanned
+// here are columns of counters, and one row of at most 4096 experts, which a block has at hand.
+// bench/results/h200-predicted.md counts bytes and launches.
 #pragma once
 
 #include "cuda/weight_cutoff_kernels.cuh"
