@@ -86,9 +86,7 @@ __global__ void __launch_bounds__(kSortThreads) lay_out_kernel(SortArgs args) {
 __global__ void __launch_bounds__(kSortThreads) place_kernel(SortArgs args) {
   SWITCHYARD_DYNAMIC_SHARED(uint32_t, counts);  // [warps][num_experts]
   let_next_grid_start();
-  // Whoever does not wait has no promise that this multiprocessor's cache forgot what it held
-  // before the ids were written; a fence makes it forget.
-  if (threadIdx.x == 0) __threadfence();
+  if (threadIdx.x == 0) forget_cached();
   const TokenRange tokens = tokens_of_block(args);
   clear_counters(counts, warps_per_block() * args.num_experts);
   __syncthreads();

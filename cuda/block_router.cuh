@@ -94,6 +94,11 @@ __device__ inline void begin_block(const RouteTask& task, const BlockTally& tall
   __syncthreads();
 }
 
+/// What a grid may do beside clear_route_sums_kernel() before begin_block(): read its inputs.
+__device__ __forceinline__ void begin_beside_clearing(const RouteTask& task) {
+  if (threadIdx.x == 0 && gridDim.x > 1 && task.has_sums()) forget_cached();
+}
+
 /// Adds a block's sums to the batch's once the launch before, if there was need of one, has zeroed
 /// those. For whole blocks that route no more.
 __device__ inline void finish_block(const RouteTask& task, const BlockTally& tally,

@@ -73,6 +73,7 @@ template <int kPerLane>
 __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 1) hash_kernel(HashTask task) {
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
+  begin_beside_clearing(task.route);
   const BlockTally tally = BlockMemory(task.route, memory).tally;
   begin_block(task.route, tally, num_degenerate_rows);
   const int64_t num_warps = static_cast<int64_t>(gridDim.x) * warps_per_block();

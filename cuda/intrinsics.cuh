@@ -120,6 +120,12 @@ __device__ __forceinline__ void let_next_grid_start() {
 #endif
 }
 
+/// For a `dependent` grid that reads, before it waits, what was complete before the grid in front
+/// of it could start. That is in memory then, but only who waits has a promise that this
+/// multiprocessor's cache forgets what it held before; this makes it forget. By one thread, before
+/// a barrier of its block.
+__device__ __forceinline__ void forget_cached() { __threadfence(); }
+
 /// A cluster: this block's rank, and how many there are. A launch without clusters is one a block,
 /// as is every launch of code for devices before compute capability 9.0.
 ///

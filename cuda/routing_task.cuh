@@ -31,7 +31,7 @@ struct RouteTask {
   bool aligned_rows = false;
   int32_t group_terms = 0;  ///< members whose sum scores a group; 0: all groups stay
 
-  [[nodiscard]] bool has_sums() const {
+  [[nodiscard]] SWITCHYARD_HOST_DEVICE bool has_sums() const {
     return tokens_per_expert != nullptr || num_degenerate_rows != nullptr || loss_sums != nullptr;
   }
   /// Whether anything about residency is left to do for rows that are routed.

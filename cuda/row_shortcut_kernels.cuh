@@ -82,6 +82,7 @@ __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 2)
   SWITCHYARD_SHARED(HalfWarpScratch, halves, [2 * kMaxRouteWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
+  begin_beside_clearing(task);
   const RouteTask plain = plain_task<T>(task);
   const BlockMemory block(plain, memory);
   route_by_half_warps<kPerLane, T>(plain, tokens_over_grid(plain, 2), block.tally, selection,
@@ -96,6 +97,7 @@ __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 2)
   SWITCHYARD_SHARED(SelectionScratch, selection, [kMaxRouteWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
+  begin_beside_clearing(task);
   const RouteTask plain = plain_task<T>(task);
   const BlockMemory block(plain, memory);
   route_by_threads<kMaxRowExperts, T>(plain, tokens_over_grid(plain, kWarpSize), block.tally,
