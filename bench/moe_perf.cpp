@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 
-#include "bench/measured_links.h"
 #include "bench/moe_choices.h"
 #include "bench/moe_rank.h"
 #include "bench/perf_options.h"
@@ -16,6 +15,7 @@
 #include "switchyard/build_info.h"
 #include "switchyard/errors.h"
 #include "switchyard/output_file.h"
+#include "tools/measured_links.h"
 
 namespace switchyard::bench {
 namespace {
@@ -172,7 +172,7 @@ void add_options(CLI::App& app, MoeOptions& options) {
   app.add_flag("--deduplicate", options.deduplicate, "a token travels once to a rank");
   app.add_option_function<std::string>(
          "--links",
-         [&options](const std::string& path) { options.links = read_measured_links(path); },
+         [&options](const std::string& path) { options.links = tools::read_measured_links(path); },
          "predict from what alltoall_perf -J wrote; default: from all-to-alls measured beside")
       ->type_name("FILE");
 }

@@ -1,10 +1,10 @@
 #include "tools/link_options.h"
 
 #include <charconv>
-#include <fstream>
-#include <vector>
+#include <string_view>
 
 #include "switchyard/errors.h"
+#include "tools/measured_links.h"
 
 namespace switchyard::tools {
 namespace {
@@ -33,28 +33,9 @@ LinkCost parse_link(const std::string& option, const std::string& text) {
           parse_number(option, text, view.substr(colon + 1))};
 }
 
-/// The timings in a file that alltoall_perf wrote.
-std::vector<ExchangeTiming> read_results(const std::string& path) {
-  std::ifstream stream(path);
-  if (!stream) throw IoError("cannot read " + path);
-  std::vector<ExchangeTiming> timings;
-  try {
-    const auto json = nlohmann::json::parse(stream);
-    const auto num_ranks = static_cast<int32_t>(json.at("config").at("devices").size());
-    for (const auto& result : json.at("results")) {
-      const auto bytes = result.at("size").get<int64_t>();
-      const double seconds = result.at("out_of_place").at("time").get<double>() * 1e-6;
-      if (bytes > 0) timings.push_back({num_ranks, bytes, seconds});
-    }
-  } catch (const nlohmann::json::exception& error) {
-    throw IoError(path + " holds no results of alltoall_perf: " + error.what());
-  }
-  return timings;
-}
-
 LinkCost fit(const std::string& path, bool shares) {
   try {
-    return fit_link(read_results(path), shares);
+    return fit_link(read_measured_links(path), shares);
   } catch (const InvalidArgument& error) {
     throw InvalidArgument(path + ": " + error.what());
   }

@@ -6,10 +6,10 @@
 
 #include "switchyard/exchange_cost.h"
 
-namespace switchyard::bench {
+namespace switchyard::tools {
 
 /// @param path  that `alltoall_perf -J` wrote.
 /// @throws IoError  when it holds no results.
 std::vector<ExchangeTiming> read_measured_links(const std::string& path);
 
-}  // namespace switchyard::bench
+}  // namespace switchyard::tools

@@ -1,11 +1,11 @@
-#include "bench/measured_links.h"
+#include "tools/measured_links.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "switchyard/errors.h"
 
-namespace switchyard::bench {
+namespace switchyard::tools {
 
 std::vector<ExchangeTiming> read_measured_links(const std::string& path) {
   std::ifstream stream(path);
@@ -26,4 +26,4 @@ std::vector<ExchangeTiming> read_measured_links(const std::string& path) {
   return timings;
 }
 
-}  // namespace switchyard::bench
+}  // namespace switchyard::tools
