@@ -28,6 +28,7 @@ class AllToAllPlan::State {
   const void* owner = nullptr;  ///< the exchange
   int64_t serial = -1;          ///< plans that the exchange made before this one; -1: not ready
   int64_t num_tokens = 0;
+  int64_t most_tokens = 0;  ///< of any rank
   PlanStatus status;
   bool is_deduplicated = false;
   nccl::ExchangeLayout layout;

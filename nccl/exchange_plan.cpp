@@ -87,7 +87,12 @@ void ExpertExchange::Implementation::plan(MatrixView<const int32_t> expert_ids,
     if (config.deduplicate) count_trips(state);
     std::memcpy(told.data() + slot_bytes, state.trips_sent.counts.data(), told.size() - slot_bytes);
   }
-  plan_agreement_.make("plan", {{"the number of this plan", num_plans_}}, {}, refusal);
+  plan_agreement_.make("plan", {{"the number of this plan", num_plans_}}, {state.num_tokens},
+                       refusal);
+  state.most_tokens = 0;
+  for (int32_t rank = 0; rank < config.placement.num_ranks(); ++rank) {
+    state.most_tokens = std::max(state.most_tokens, plan_agreement_.told(rank, 0));
+  }
   state.serial = num_plans_++;
   take_counts(state);
   for (int32_t rank = 0; rank < config.placement.num_ranks(); ++rank) {

@@ -67,6 +67,12 @@ class StagedMoves {
   /// @return whether the answers to these tokens fit.
   [[nodiscard]] bool count_asked(const AllToAllPlan::State& state, Chunk chunk, int64_t limit,
                                  int32_t* counts);
+  /// Whether all answers fit one turn, so that nobody need ask for his: every rank has everybody's
+  /// counts.
+  [[nodiscard]] bool count_all(const AllToAllPlan::State& state, int64_t row_bytes,
+                               Staging& staging);
+  /// Answers of a rank to another one, then.
+  [[nodiscard]] int64_t num_answers(int from, int to) const;
   void show_answers(const ConstTensorView& answers, Staging& staging);
   void add_up(const AllToAllPlan::State& state, const CombineRows& rows, const Chunk& chunk,
               const Staging& staging);
@@ -83,7 +89,9 @@ class StagedMoves {
   std::vector<int64_t> next_;       // [num_slots] assignment of the next chunk, by slot
   std::vector<int64_t> next_down_;  // the same of the chunk to be added up
   std::vector<int64_t> next_rows_;  // [num_ranks, local slots]
-  std::vector<uint8_t> travels_;    // whether a token of the chunk is for others
+  std::vector<int32_t> counts_;     // [num_ranks, num_slots] of a combine in one turn
+  bool is_one_turn_ = false;
+  std::vector<uint8_t> travels_;  // whether a token of the chunk is for others
   std::vector<std::byte*> addresses_;
   CopyRoute route_;  // of what is shown
 };

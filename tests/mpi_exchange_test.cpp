@@ -28,13 +28,23 @@ TEST(MpiExchange, SendsMessagesWhereNothingIsStaged) {
 
 TEST(MpiExchange, TakesAsManyTurnsAsItNeeds) {
   // The least has room for some of the cases' rows; the others are messages.
-  for (const int64_t staging_bytes : {1024, 4096, 16384}) {
+  for (const int64_t staging_bytes : {1024, 4096, 16384, 65536}) {
     const auto communicator =
         make_mpi_world_communicator({.timeout_ms = 20'000, .staging_bytes = staging_bytes});
     for (const ExchangeCase& exchange_case : exchange_cases(communicator->size())) {
       check_exchange(*communicator, exchange_case);
     }
   }
+}
+
+TEST(MpiExchange, TakesMoreTokensThanATurnHasAddressesFor) {
+  const auto communicator = make_mpi_world_communicator({.timeout_ms = 20'000});
+  ExchangeCase exchange_case{
+      .placement = ExpertPlacement::contiguous(4, communicator->size()),
+      .num_tokens = std::vector<int64_t>(static_cast<std::size_t>(communicator->size()), 3),
+      .hidden_size = 2};
+  exchange_case.num_tokens.back() = 2100;
+  check_exchange(*communicator, exchange_case);
 }
 
 TEST(MpiExchange, ShowsLongTurnsPastTheCaches) {
