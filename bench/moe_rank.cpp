@@ -215,6 +215,12 @@ int64_t MoeRank::total_rows() {
   return sum(static_cast<double>(plan_.combine_counts().send_offsets[communicator_.size()]));
 }
 
+RowWay MoeRank::row_way() const {
+  if (communicator_.can_lend(expert_rows_)) return RowWay::kLent;
+  return backend_ == Backend::kCpu && communicator_.options().staging_bytes > 0 ? RowWay::kStaged
+                                                                                : RowWay::kMessages;
+}
+
 void MoeRank::predict(const TrafficMatrix& traffic, MoeResult& result) {
   const int64_t bytes_per_rank = std::max<int64_t>(1, result.bytes / communicator_.size());
   const std::vector<ExchangeTiming> timings =
@@ -224,24 +230,15 @@ void MoeRank::predict(const TrafficMatrix& traffic, MoeResult& result) {
                           .network = {},
                           .shares_node_bandwidth = backend_ == Backend::kCpu};
   try {
-    model.node = fit_link_near(bytes_per_rank, timings, model.shares_node_bandwidth);
+    fit_links(model, traffic, row_bytes_, {timings, {}});
   } catch (const InvalidArgument&) {
     return;
   }
-  const auto [dispatch_passes, combine_passes] = row_passes();
-  model.row_passes = dispatch_passes;
+  const ExchangePasses passes = exchange_passes(row_way(), communicator_.size(), choices_.top_k());
+  model.row_passes = passes.dispatch;
   result.predicted_dispatch = predict_seconds(model, traffic, row_bytes_);
-  model.row_passes = combine_passes;
+  model.row_passes = passes.combine;
   result.predicted_combine = predict_seconds(model, traffic.transposed(), row_bytes_);
-}
-
-std::pair<double, double> MoeRank::row_passes() const {
-  const double a_row = 1.0 / choices_.top_k();  // a token's share
-  if (communicator_.can_lend(expert_rows_)) return {1.0 + a_row, 1.0 + a_row};
-  if (communicator_.options().staging_bytes == 0) return {2.0, 3.0 + a_row};
-  // Through memory that all see, tokens once and answers each.
-  const double travelling = 1.0 - 1.0 / communicator_.size();
-  return {1.0 + a_row + 2.0 * travelling * a_row, 1.0 + a_row + 2.0 * travelling};
 }
 
 std::vector<ExchangeTiming> MoeRank::measure_links(int64_t bytes_per_rank) {
@@ -250,15 +247,25 @@ std::vector<ExchangeTiming> MoeRank::measure_links(int64_t bytes_per_rank) {
   const int64_t least = std::max<int64_t>(1 << 12, bytes_per_rank);
   replace(link_from_, RankMemory(2 * least, backend_));
   replace(link_to_, RankMemory(2 * least, backend_));
+  // Else all would be read from the one page that stands for memory nobody has written.
+  for (const RankMemory* memory : {&link_from_, &link_to_}) memory->fill(std::byte{1});
+  // Processes that use each other's memory do it at its speed, their messages at that of MPI.
+  const bool copies =
+      backend_ == Backend::kCpu && !communicator_.shares_memory() && row_way() != RowWay::kMessages;
   for (int64_t bytes = least; bytes <= 2 * least; bytes *= 2) {
     const int64_t block = bytes / size;
     std::vector<double> times;
     for (int i = 0; i < 7; ++i) {
       communicator_.barrier("fit");
       const auto start = std::chrono::steady_clock::now();
-      communicator_.start_equal_all_to_all("fit", link_from_.matrix(size, block),
-                                           link_to_.matrix(size, block), 1, stream_.view());
-      communicator_.finish_all_to_all(stream_.view());
+      if (copies) {
+        std::memcpy(link_to_.data(), link_from_.data(), static_cast<std::size_t>(block * size));
+        communicator_.barrier("fit");
+      } else {
+        communicator_.start_equal_all_to_all("fit", link_from_.matrix(size, block),
+                                             link_to_.matrix(size, block), 1, stream_.view());
+        communicator_.finish_all_to_all(stream_.view());
+      }
       wait();
       times.push_back(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

@@ -65,6 +65,21 @@ Loads loads_of(const TrafficMatrix& traffic, int32_t ranks_per_node) {
   return loads;
 }
 
+int64_t largest(const std::vector<int64_t>& rows) {
+  return rows.empty() ? 0 : *std::max_element(rows.begin(), rows.end());
+}
+
+/// The most rows that a rank sends or receives.
+int64_t busiest(const std::vector<LinkLoad>& loads) {
+  int64_t most = 0;
+  for (const LinkLoad& load : loads) most = std::max({most, load.rows_sent, load.rows_received});
+  return most;
+}
+
+void check_row_bytes(int64_t row_bytes) {
+  if (row_bytes < 0) refuse("row_bytes is ", row_bytes, ", must be 0 or more");
+}
+
 void check_link(const char* name, const LinkCost& link) {
   if (!std::isfinite(link.latency_us) || link.latency_us < 0.0) {
     refuse(name, ".latency_us is ", link.latency_us, ", must be finite and 0 or more");
@@ -75,6 +90,25 @@ void check_link(const char* name, const LinkCost& link) {
 }
 
 }  // namespace
+
+ExchangePasses exchange_passes(RowWay way, int32_t num_ranks, int32_t top_k) {
+  if (num_ranks < 1) refuse("num_ranks is ", num_ranks, ", must be 1 or more");
+  if (top_k < 1) refuse("top_k is ", top_k, ", must be 1 or more");
+  const double a_token = 1.0 / top_k;  // of a row's bytes
+  switch (way) {
+    case RowWay::kLent:
+      return {1.0 + a_token, 1.0 + a_token};
+    case RowWay::kStaged: {
+      // What travels is written and read once more: tokens once, answers each.
+      const double travelling = 1.0 - 1.0 / num_ranks;
+      return {1.0 + a_token + 2.0 * travelling * a_token, 1.0 + a_token + 2.0 * travelling};
+    }
+    case RowWay::kMessages:
+      // Answers arrive in memory from which they are added up.
+      return {2.0, 3.0 + a_token};
+  }
+  refuse("way is ", static_cast<int>(way), ", must be one of the three");
+}
 
 void validate(const ExchangeCostModel& model) {
   if (model.ranks_per_node < 1) {
@@ -90,7 +124,7 @@ void validate(const ExchangeCostModel& model) {
 double predict_seconds(const ExchangeCostModel& model, const TrafficMatrix& traffic,
                        int64_t row_bytes) {
   validate(model);
-  if (row_bytes < 0) refuse("row_bytes is ", row_bytes, ", must be 0 or more");
+  check_row_bytes(row_bytes);
   const Loads loads = loads_of(traffic, model.ranks_per_node);
   double slowest = 0.0;
   for (std::size_t rank = 0; rank < loads.node.size(); ++rank) {
@@ -175,6 +209,31 @@ LinkCost fit_link_near(int64_t bytes_per_rank, std::span<const ExchangeTiming> t
                  return sizes.size() < 2 || distance(timing.bytes_per_rank) <= reach;
                });
   return fit_link(near, shares_bandwidth);
+}
+
+void fit_links(ExchangeCostModel& model, const TrafficMatrix& traffic, int64_t row_bytes,
+               const MeasuredLinks& measured) {
+  validate(model);
+  check_row_bytes(row_bytes);
+  if (measured.node.empty() && measured.network.empty()) return;
+  const Loads loads = loads_of(traffic, model.ranks_per_node);
+  // What every rank sends in an all-to-all with as much for one of them, or for all together.
+  const auto bytes_of = [&](std::span<const ExchangeTiming> timings, int64_t rows, bool is_shared) {
+    const double ranks = std::max(1, timings.front().num_ranks);
+    const double bytes = static_cast<double>(rows * row_bytes);
+    const double each = is_shared ? bytes / ranks : bytes * ranks / std::max(1.0, ranks - 1.0);
+    return std::max<int64_t>(1, std::llround(each));
+  };
+  if (!measured.node.empty()) {
+    const int64_t rows =
+        model.shares_node_bandwidth ? largest(loads.node_rows) : busiest(loads.node);
+    model.node = fit_link_near(bytes_of(measured.node, rows, model.shares_node_bandwidth),
+                               measured.node, model.shares_node_bandwidth);
+  }
+  if (!measured.network.empty()) {
+    model.network = fit_link_near(bytes_of(measured.network, busiest(loads.network), false),
+                                  measured.network, false);
+  }
 }
 
 }  // namespace switchyard

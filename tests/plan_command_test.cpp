@@ -103,9 +103,56 @@ TEST_F(PlanCommand, PredictsFromMeasuredLinks) {
   const auto result =
       run_command({"plan", write_trace(), "--ranks", "2", "--json", "--node-results", results});
   expect_success(result);
-  const Json node = Json::parse(result.out).at("links").at("node");
-  EXPECT_NEAR(node.at("latency_us").get<double>(), 1.5, 1e-9);
-  EXPECT_NEAR(node.at("bandwidth_gbps").get<double>(), 1.0, 1e-9);
+  for (const char* direction : {"dispatch_links", "combine_links"}) {
+    const Json node = Json::parse(result.out).at("layers")[0].at(direction).at("node");
+    EXPECT_NEAR(node.at("latency_us").get<double>(), 1.5, 1e-9);
+    EXPECT_NEAR(node.at("bandwidth_gbps").get<double>(), 1.0, 1e-9);
+  }
+}
+
+TEST_F(PlanCommand, FitsLinksToTheSizeOfEachLayersExchange) {
+  // 10 GB/s for little, 1 GB/s for much, between two ranks: each sends half of it.
+  const std::string results = write("perf.json", R"({"config": {"devices": [{}, {}]}, "results": [
+      {"size": 1000, "out_of_place": {"time": 0.05}},
+      {"size": 2000, "out_of_place": {"time": 0.1}},
+      {"size": 1000000, "out_of_place": {"time": 500}},
+      {"size": 2000000, "out_of_place": {"time": 1000}}]})");
+  const auto gbps = [&](const char* option, const char* nodes, const char* hidden) {
+    const auto result =
+        run_command({"plan", write_trace(), "--ranks", "2", "--nodes", nodes, "--hidden", hidden,
+                     "--combine-dtype", "fp8", "--json", option, results});
+    expect_success(result);
+    const Json layer = Json::parse(result.out).at("layers")[1];
+    const char* const link = std::string(nodes) == "1" ? "node" : "network";
+    return std::pair(layer.at("dispatch_links").at(link).at("bandwidth_gbps").get<double>(),
+                     layer.at("combine_links").at(link).at("bandwidth_gbps").get<double>());
+  };
+  for (const auto& [option, nodes] :
+       {std::pair{"--node-results", "1"}, {"--network-results", "2"}}) {
+    // Four rows of 200 bytes move, then of 200,000, then between the sizes.
+    EXPECT_NEAR(gbps(option, nodes, "100").first, 10.0, 1e-6);
+    EXPECT_NEAR(gbps(option, nodes, "100000").first, 1.0, 1e-6);
+    EXPECT_NEAR(gbps(option, nodes, "100000").second, 1.0, 1e-6);
+    EXPECT_NEAR(gbps(option, nodes, "100").second, 10.0, 1e-6);
+  }
+}
+
+TEST_F(PlanCommand, CountsPassesOverASharedMemory) {
+  const auto seconds = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), {"plan", write_trace(), "--ranks", "2", "--json", "--node-link",
+                                     "0:1", "--shared-node-link"});
+    const auto result = run_command(options);
+    expect_success(result);
+    const Json layer = Json::parse(result.out).at("layers")[0];
+    return std::pair(layer.at("predicted_dispatch_seconds").get<double>(),
+                     layer.at("predicted_combine_seconds").get<double>());
+  };
+  const double once = 7 * 512e-9 / 2;  // of two, as an all-to-all takes
+  EXPECT_NEAR(seconds({}).first, 1.5 * once, 1e-12);
+  EXPECT_NEAR(seconds({"--rows", "lent"}).second, 1.5 * once, 1e-12);
+  EXPECT_NEAR(seconds({"--rows", "staged"}).first, 2.0 * once, 1e-12);
+  EXPECT_NEAR(seconds({"--rows", "staged"}).second, 2.5 * once, 1e-12);
+  EXPECT_NEAR(seconds({"--rows", "messages"}).second, 3.5 * once, 1e-12);
 }
 
 TEST_F(PlanCommand, PrintsATable) {
@@ -134,6 +181,13 @@ TEST_F(PlanCommand, RefusesWithOneLine) {
   refuses({"--ranks", "2", "--node-link", "5"}, "--node-link is '5', must be LATENCY_US:GBPS");
   refuses({"--ranks", "2", "--node-link", "5:0"}, "node.bandwidth_gbps is 0");
   refuses({"--ranks", "2", "--node-results", (directory_ / "no").string()}, "cannot read");
+  refuses({"--ranks", "2", "--rows", "lent"}, "--rows requires --shared-node-link");
+  refuses({"--ranks", "2", "--shared-node-link", "--rows", "x"},
+          "--rows is 'x', must be lent, staged or messages");
+  const std::string one = R"({"config": {"devices": [{}, {}]}, "results": [
+      {"size": 1000, "out_of_place": {"time": 2.0}}]})";
+  refuses({"--ranks", "2", "--node-results", write("one_size.json", one)},
+          "one_size.json: timings hold 1 measurements");
   refuses({"--ranks", "2", "--placement", (directory_ / "no").string()}, "cannot read");
   refuses({"--ranks", "2", "--placement", write("text.json", "hello")}, "is no placement");
   const auto placed = [&](const std::string& head, const std::string& slots) {

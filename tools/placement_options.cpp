@@ -112,14 +112,14 @@ PlacementPlannerConfig PlacementOptions::planner(int32_t num_experts, int64_t sl
 MigrationPolicy PlacementOptions::policy() const {
   MigrationPolicy policy = policy_;
   policy.seconds_per_load = us_per_token_ * 1e-6;
-  const ExchangeCostModel model = links();
+  const ExchangeCostModel model = links().model();
   policy.bandwidth_gbps = nodes_ > 1 ? model.network.bandwidth_gbps : model.node.bandwidth_gbps;
   validate(policy);
   return policy;
 }
 
-ExchangeCostModel PlacementOptions::links() const {
-  return links_.model(static_cast<int32_t>(ranks_ / nodes_));
+Links PlacementOptions::links() const {
+  return links_.links(static_cast<int32_t>(ranks_ / nodes_));
 }
 
 }  // namespace switchyard::tools

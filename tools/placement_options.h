@@ -31,7 +31,7 @@ class PlacementOptions {
 
   [[nodiscard]] int32_t num_ranks() const { return static_cast<int32_t>(ranks_); }
   [[nodiscard]] int32_t num_nodes() const { return static_cast<int32_t>(nodes_); }
-  [[nodiscard]] ExchangeCostModel links() const;
+  [[nodiscard]] Links links() const;
 
  private:
   int64_t ranks_ = 0;

@@ -91,7 +91,7 @@ class Simulation {
     for (std::size_t layer = 0; layer < placements.size(); ++layer) {
       const auto more = schedule_moves(controller_.in_force()[layer], placements[layer],
                                        static_cast<int32_t>(layer), config_.policy.bytes_per_slot,
-                                       config_.links.ranks_per_node);
+                                       config_.links.model().ranks_per_node);
       moves.insert(moves.end(), more.begin(), more.end());
     }
     pay(moves, result);
@@ -149,8 +149,13 @@ class Simulation {
   }
 
   [[nodiscard]] double exchange_seconds(const TrafficMatrix& traffic) const {
-    return predict_seconds(config_.links, traffic, config_.row_bytes) +
-           predict_seconds(config_.links, traffic.transposed(), config_.row_bytes);
+    // Loads do not say how many choices a token has: an all-to-all's passes.
+    constexpr double kPasses = 2.0;
+    const auto seconds = [&](const TrafficMatrix& rows) {
+      return predict_seconds(config_.links.model_for(rows, config_.row_bytes, kPasses), rows,
+                             config_.row_bytes);
+    };
+    return seconds(traffic) + seconds(traffic.transposed());
   }
 
   const SimulationConfig& config_;

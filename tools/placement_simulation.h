@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "switchyard/exchange_cost.h"
 #include "switchyard/placement_planner.h"
+#include "tools/link_options.h"
 #include "tools/load_windows.h"
 
 namespace switchyard::tools {
@@ -28,7 +28,7 @@ struct SimulationConfig {
   MigrationPolicy policy{};  ///< max_moved_slots is for one change
   int64_t period = 5;        ///< windows between plans from nothing
   double decay = 0.5;        ///< of the loads that kBudgeted plans from
-  ExchangeCostModel links{};
+  Links links{};
   int64_t row_bytes = 0;  ///< of a token on its way to its expert, and back
 };
 

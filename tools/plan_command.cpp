@@ -1,4 +1,5 @@
 // `switchyard plan`: who sends what to whom, and what it costs.
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -64,6 +65,8 @@ struct PlannedLayer {
   int64_t trips_moved = 0;  ///< rows that leave their rank when a token travels once to a rank
   int64_t dispatch_row_bytes = 0;
   int64_t combine_row_bytes = 0;
+  ExchangeCostModel dispatch_model;
+  ExchangeCostModel combine_model;
   double dispatch_seconds = 0.0;
   double combine_seconds = 0.0;
 };
@@ -89,6 +92,8 @@ nlohmann::ordered_json layer_to_json(const PlannedLayer& layer) {
           {"deduplicated_dispatch_bytes", layer.trips_moved * layer.dispatch_row_bytes},
           {"overflow_assignments", layer.plan.overflow_assignments},
           {"tokens_per_rank", layer.plan.tokens_per_rank},
+          {"dispatch_links", to_json(layer.dispatch_model)},
+          {"combine_links", to_json(layer.combine_model)},
           {"predicted_dispatch_seconds", layer.dispatch_seconds},
           {"predicted_combine_seconds", layer.combine_seconds}};
 }
@@ -104,10 +109,10 @@ class Planner {
     const int32_t num_experts = config ? config->num_expert_ids() : trace.num_experts();
     if (placements_) placements_->check(static_cast<int32_t>(options.ranks), num_experts, trace);
     blocks_.emplace(ExpertPlacement::contiguous(num_experts, static_cast<int32_t>(options.ranks)));
-    model_ = options.links.model(static_cast<int32_t>(options.ranks / options.nodes));
+    links_ = options.links.links(static_cast<int32_t>(options.ranks / options.nodes));
   }
 
-  [[nodiscard]] const ExchangeCostModel& model() const { return model_; }
+  [[nodiscard]] const ExchangeCostModel& model() const { return links_.model(); }
 
   [[nodiscard]] PlannedLayer plan(const TraceLayer& layer) const {
     std::optional<RoutedLayer> routed;
@@ -124,20 +129,31 @@ class Planner {
     planned.trips_moved = summarize_traffic(planned.plan.deduplicated).rows_moved;
     planned.dispatch_row_bytes = options_.dispatch_row_bytes();
     planned.combine_row_bytes = options_.combine_row_bytes();
-    planned.dispatch_seconds =
-        predict_seconds(model_, planned.plan.send_counts, planned.dispatch_row_bytes);
-    planned.combine_seconds =
-        predict_seconds(model_, planned.plan.send_counts.transposed(), planned.combine_row_bytes);
+    predict(routed ? routed->ids().cols : layer.expert_ids.cols, planned);
     return planned;
   }
 
  private:
+  void predict(int64_t top_k, PlannedLayer& planned) const {
+    const ExchangePasses passes =
+        exchange_passes(links_.row_way(), static_cast<int32_t>(options_.ranks / options_.nodes),
+                        static_cast<int32_t>(std::max<int64_t>(1, top_k)));
+    const TrafficMatrix& out = planned.plan.send_counts;
+    const TrafficMatrix back = out.transposed();
+    planned.dispatch_model = links_.model_for(out, planned.dispatch_row_bytes, passes.dispatch);
+    planned.combine_model = links_.model_for(back, planned.combine_row_bytes, passes.combine);
+    planned.dispatch_seconds =
+        predict_seconds(planned.dispatch_model, out, planned.dispatch_row_bytes);
+    planned.combine_seconds =
+        predict_seconds(planned.combine_model, back, planned.combine_row_bytes);
+  }
+
   const PlanOptions& options_;
   const Trace& trace_;
   std::optional<PlacementFile> placements_;
   std::optional<ExpertPlacement> blocks_;
   std::optional<Router> router_;
-  ExchangeCostModel model_;
+  Links links_;
 };
 
 void print(const PlanOptions& options, const std::vector<PlannedLayer>& layers,
@@ -186,14 +202,11 @@ void run(const PlanOptions& options) {
     layers.push_back(std::move(planned));
   }
   if (!options.json) return print(options, layers, trace.num_tokens());
-  const nlohmann::ordered_json json = {{"trace", options.trace},
-                                       {"num_ranks", options.ranks},
-                                       {"num_nodes", options.nodes},
-                                       {"num_tokens", trace.num_tokens()},
-                                       {"hidden_size", options.hidden},
-                                       {"dtype", options.dtype},
-                                       {"links", to_json(planner.model())},
-                                       {"layers", std::move(rows)}};
+  const nlohmann::ordered_json json = {
+      {"trace", options.trace},        {"num_ranks", options.ranks},
+      {"num_nodes", options.nodes},    {"num_tokens", trace.num_tokens()},
+      {"hidden_size", options.hidden}, {"dtype", options.dtype},
+      {"layers", std::move(rows)}};
   std::cout << json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
 }
 

@@ -177,7 +177,7 @@ class Simulate {
       json["shift_every"] = options_.windows.shift_every;
       json["seed"] = options_.windows.seed;
     }
-    json["links"] = tools::to_json(config_.links);
+    json["links"] = tools::to_json(config_.links.model());
     json["policies"] = std::move(policies);
     return json;
   }

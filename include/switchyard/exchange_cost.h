@@ -33,6 +33,22 @@ struct ExchangeCostModel {
   double row_passes = 2.0;
 };
 
+/// How the rows of an exchange get from rank to rank within a node; see ExpertExchange.
+enum class RowWay {
+  kLent,      ///< written and read where they lie on the other rank
+  kStaged,    ///< through memory that the ranks share
+  kMessages,  ///< of the transport's
+};
+
+/// ExchangeCostModel::row_passes of an exchange.
+struct ExchangePasses {
+  double dispatch = 2.0;
+  double combine = 2.0;
+};
+
+/// @throws InvalidArgument  for fewer than 1 rank or choice a token.
+ExchangePasses exchange_passes(RowWay way, int32_t num_ranks, int32_t top_k);
+
 /// @throws InvalidArgument  for a bandwidth or row_passes not above 0, a negative latency, or fewer
 ///                          than 1 rank a node.
 void validate(const ExchangeCostModel& model);
@@ -62,5 +78,18 @@ LinkCost fit_link(std::span<const ExchangeTiming> timings, bool shares_bandwidth
 /// @throws InvalidArgument  as fit_link().
 LinkCost fit_link_near(int64_t bytes_per_rank, std::span<const ExchangeTiming> timings,
                        bool shares_bandwidth);
+
+/// Measured all-to-alls; empty where there are none.
+struct MeasuredLinks {
+  std::span<const ExchangeTiming> node;     ///< between ranks of a node
+  std::span<const ExchangeTiming> network;  ///< between ranks of as many nodes
+};
+
+/// Sets the links of `model` that have been measured to those that an exchange sees: by
+/// fit_link_near() for all-to-alls that give the busiest rank, or a memory's node, as many bytes.
+/// A link that carries nothing is fitted to the smallest.
+/// @throws InvalidArgument  as fit_link() and predict_seconds().
+void fit_links(ExchangeCostModel& model, const TrafficMatrix& traffic, int64_t row_bytes,
+               const MeasuredLinks& measured);
 
 }  // namespace switchyard
