@@ -198,6 +198,7 @@ void Communicator::finish_all_to_all(StreamView stream) {
 
 void Communicator::wait(const char* phase, StreamView stream) {
   if (!failure_.empty()) check_idle(phase);
+  if (is_captured(stream)) refuse("stream is being captured, must not be to be waited for");
   guard([&] { do_wait(phase, stream); });
 }
 

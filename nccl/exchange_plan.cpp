@@ -30,7 +30,8 @@ int64_t ExpertExchange::Implementation::plan_workspace_bytes() const {
 }
 
 void ExpertExchange::Implementation::check_plan_call(MatrixView<const int32_t> expert_ids,
-                                                     std::span<std::byte> workspace) const {
+                                                     std::span<std::byte> workspace,
+                                                     StreamView stream) const {
   if (expert_ids.rows > config.max_tokens) {
     refuse("expert_ids has ", expert_ids.rows, " rows, must have at most max_tokens, ",
            config.max_tokens);
@@ -39,12 +40,15 @@ void ExpertExchange::Implementation::check_plan_call(MatrixView<const int32_t> e
   if (static_cast<int64_t>(workspace.size()) < needed) {
     refuse("workspace holds ", workspace.size(), " bytes, must hold ", needed);
   }
+  if (communicator_.is_captured(stream)) {
+    refuse("stream is being captured, must not be: a plan waits for it");
+  }
 }
 
 void ExpertExchange::Implementation::sort(MatrixView<const int32_t> expert_ids,
                                           AllToAllPlan::State& state,
                                           std::span<std::byte> workspace, StreamView stream) const {
-  check_plan_call(expert_ids, workspace);
+  check_plan_call(expert_ids, workspace, stream);
   MatrixView<const int32_t> ids = expert_ids;
   if (assigner_) {
     const MatrixView<int32_t> slot_ids{state.slot_ids.data(), expert_ids.rows, config.top_k};

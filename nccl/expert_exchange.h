@@ -65,7 +65,8 @@ class ExpertExchange::Implementation {
   [[nodiscard]] bool agrees_on_calls() const { return backend() == Backend::kCpu; }
 
   // Planning.
-  void check_plan_call(MatrixView<const int32_t> expert_ids, std::span<std::byte> workspace) const;
+  void check_plan_call(MatrixView<const int32_t> expert_ids, std::span<std::byte> workspace,
+                       StreamView stream) const;
   void sort(MatrixView<const int32_t> expert_ids, AllToAllPlan::State& state,
             std::span<std::byte> workspace, StreamView stream) const;
   void count_trips(AllToAllPlan::State& state) const;

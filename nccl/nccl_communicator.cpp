@@ -51,6 +51,11 @@ class NcclCommunicator final : public Communicator {
   }
 
   [[nodiscard]] const char* transport() const override { return "nccl"; }
+  [[nodiscard]] bool is_captured(StreamView stream) const override {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check_cuda(cudaStreamIsCapturing(stream.get(), &status), "cudaStreamIsCapturing");
+    return status != cudaStreamCaptureStatusNone;
+  }
 
  protected:
   void do_all_gather(const char* phase, std::span<const std::byte> mine,

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 
+#include "tests/captured_exchange.h"
 #include "tests/communicator_case.h"
 #include "tests/exchange_case.h"
 #include "tests/rank_threads.h"
@@ -65,6 +66,17 @@ TEST_P(NcclRanks, GiveTheBitsOfOneRank) {
     for (const ExchangeCase& exchange_case : exchange_cases(communicator.size())) {
       check_exchange(communicator, exchange_case);
     }
+  });
+  EXPECT_EQ(errors, no_errors(GetParam()));
+}
+
+TEST_P(NcclRanks, RepeatWhatIsCaptured) {
+  if (GetParam() > 1) GTEST_SKIP() << "launches of threads of one process may wait for each other";
+  const auto errors = run_nccl(GetParam(), [](Communicator& communicator) {
+    for (const bool deduplicates : {false, true}) {
+      check_captured_exchange(communicator, deduplicates, true);
+    }
+    check_captured_all_to_all(communicator);
   });
   EXPECT_EQ(errors, no_errors(GetParam()));
 }

@@ -76,6 +76,8 @@ class Communicator {
   /// Whether SentRows::order and ReceivedRows::segments may be given, and rows may have gaps
   /// between them: they then travel from where they lie to where they belong.
   [[nodiscard]] virtual bool moves_scattered_rows() const { return false; }
+  /// Whether a CUDA graph captures the stream, so that nothing in it happens before a launch.
+  [[nodiscard]] virtual bool is_captured(StreamView) const { return false; }
 
   /// Gathers `mine` of every rank, in order of rank. Blocks.
   ///
@@ -110,6 +112,7 @@ class Communicator {
   /// Returns when the stream has done what was enqueued, the exchanges of this communicator among
   /// it. Where a peer may never come, this takes the place of cudaStreamSynchronize(), which would
   /// wait for ever. Host transports: at once.
+  /// @throws InvalidArgument     for a stream that is being captured; the capture goes on.
   /// @throws CommunicationError  after timeout_ms.
   void wait(const char* phase, StreamView stream = {});
 

@@ -51,6 +51,11 @@ struct CombineRows {
 /// every rank alike, before any row is sent; NCCL compares configurations and plans, and leaves the
 /// arguments of a dispatch or combine to each rank. What fails in a transport ends the
 /// communicator; see Communicator.
+///
+/// Over NCCL a CUDA graph can capture dispatches and combines, each from start to finish, as
+/// make_nccl_communicator() says; every launch moves the rows that then lie in the same memory. The
+/// plan is made before, in the same stream or until it is done, and everything passed in, the plan
+/// among it, stays until the last launch. A new plan needs a new capture.
 class ExpertExchange {
  public:
   /// Collective: the ranks compare their configurations.
@@ -78,9 +83,9 @@ class ExpertExchange {
   ///                          workspace on one of them. The plan is not ready then.
   /// @throws CommunicationError  naming rank, peer and phase.
   /// A rank's memory for expert rows that would overflow is told by plan.status(). Waits for the
-  /// other ranks and, on devices, for the stream; so a CUDA graph cannot capture it. What the host
-  /// works out goes to a device by copies in the stream: plan what follows in the same one, or when
-  /// it is done.
+  /// other ranks and, on devices, for the stream; so one that is being captured is refused. What
+  /// the host works out goes to a device by copies in the stream: plan what follows in the same
+  /// one, or when it is done.
   void plan(MatrixView<const int32_t> expert_ids, AllToAllPlan& plan,
             std::span<std::byte> workspace, StreamView stream = {});
 

@@ -43,6 +43,14 @@ NcclUniqueId nccl_unique_id_from_environment(const char* variable);
 /// come. What the ranks gather is compared: another phase or size is an error that names the peer.
 /// The counts of an all-to-all are not: NCCL would hang, until the deadline of the next wait.
 ///
+/// A CUDA graph can capture all-to-alls, from start to finish; nothing is allocated in them. NCCL
+/// asks that every rank captures the same ones, and that all launch what they captured together, in
+/// the same order among the group's other calls: a launch waits on the device for those of the
+/// peers, and wait() for the launch, with its deadline. The end outlives the launches. A pair's
+/// first all-to-all waits on the host for the peer as ever. Where ranks are threads of one process,
+/// capture with cudaStreamCaptureModeThreadLocal: in the global mode what one thread may do amid
+/// its capture the others may not either. What is gathered cannot be captured.
+///
 /// A failed end aborts its NCCL communicator. NCCL tells other ranks of that at most through a lost
 /// connection, so they may learn it only by their own deadlines.
 /// @throws Unavailable         as create_nccl_unique_id(), and without a CUDA device.

@@ -38,8 +38,7 @@ Group& group() {
 }
 
 ncclResult_t misuse(const std::string& what, ncclResult_t result = ncclInvalidArgument) {
-  ++state().statistics.misuses;
-  state().statistics.last_misuse = what;
+  misuse_nccl(what);
   state().error = what;
   if (group().depth > 0) group().error = result;
   return result;
@@ -102,7 +101,11 @@ ncclResult_t end_group() {
   if (error != ncclSuccess) return error;
   for (auto& [comm, batch] : batches) {
     comm->state = ncclInProgress;
-    comm->batches.push_back(std::move(batch));
+    if (batch->capture != nullptr) {
+      comm->captures.push_back(std::move(batch));
+    } else {
+      comm->batches.push_back(std::move(batch));
+    }
   }
   ncclResult_t result = ncclSuccess;
   for (auto& [comm, batch] : batches) comm->clique->progress();
@@ -132,8 +135,12 @@ ncclResult_t add(ncclComm* comm, const char* name, NcclCall call, ncclDataType_t
   if (call.peer >= comm->clique->size) return misuse("a peer out of range");
   if (Runtime::device() != comm->device) return misuse("the communicator is of another device");
   const cudaStream_t stream = runtime().stream(handle);
-  if (stream == nullptr || stream->device != comm->device || stream->capture != nullptr) {
-    return misuse("no stream of the device that is not captured");
+  if (stream == nullptr || stream->device != comm->device) {
+    return misuse("no stream of the device");
+  }
+  if (stream->capture != nullptr && stream->capture->invalid) {
+    if (group().depth > 0) group().error = ncclUnhandledCudaError;
+    return ncclUnhandledCudaError;
   }
   if ((sent_bytes > 0 && !is_device_memory(call.from, sent_bytes)) ||
       (received_bytes > 0 && !is_device_memory(call.to, received_bytes))) {
@@ -147,6 +154,7 @@ ncclResult_t add(ncclComm* comm, const char* name, NcclCall call, ncclDataType_t
     batches.emplace_back(comm, std::make_unique<NcclBatch>());
     batch = batches.back().second.get();
     batch->stream = stream;
+    batch->capture = stream->capture;
   } else if (batch->stream != stream) {
     return misuse("a group with two streams, which are not modelled");
   }
@@ -186,6 +194,11 @@ ncclResult_t start_rank(ncclComm_t* comm, int size, ncclUniqueId id, int rank, b
 }
 
 }  // namespace
+
+void misuse_nccl(const std::string& what) {
+  ++state().statistics.misuses;
+  state().statistics.last_misuse = what;
+}
 
 NcclSettings& nccl_settings() { return state().settings; }
 

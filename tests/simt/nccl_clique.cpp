@@ -27,17 +27,31 @@ const char* name_of(NcclOperation operation) {
   return "?";
 }
 
-/// Calls of a rank that wait for their counterpart, in order of issue.
+/// Calls of a rank that wait for their counterpart, in order of issue. What is captured waits for
+/// what is captured.
 template <typename Select>
-std::vector<NcclCall*> unmatched(const ncclComm* rank, const Select& select) {
+std::vector<NcclCall*> unmatched(const ncclComm* rank, bool are_captured, const Select& select) {
   std::vector<NcclCall*> calls;
   if (rank == nullptr || rank->is_gone) return calls;
-  for (const auto& batch : rank->batches) {
-    for (const auto& call : batch->calls) {
-      if (!call->is_matched && select(*call)) calls.push_back(call.get());
+  const auto add = [&](const auto& batches) {
+    for (const auto& batch : batches) {
+      for (const auto& call : batch->calls) {
+        if (!call->is_matched && select(*call)) calls.push_back(call.get());
+      }
     }
-  }
+  };
+  are_captured ? add(rank->captures) : add(rank->batches);
   return calls;
+}
+
+/// Of a call that a graph launches; 0 of any other.
+int64_t number_of(const NcclCall& call) {
+  return call.captured == nullptr ? 0 : call.captured->number;
+}
+
+std::string origin_of(const NcclCall& call) {
+  return call.captured == nullptr ? "the host's"
+                                  : "of the graph's operation " + std::to_string(number_of(call));
 }
 
 void copy(void* to, const void* from, size_t bytes) {
@@ -67,8 +81,11 @@ void NcclClique::break_all(ncclResult_t error, const std::string& text) {
 void NcclClique::progress() {
   begin();
   if (!has_begun) return;
-  match_transfers();
-  match_collectives();
+  for (const bool are_captured : {false, true}) {
+    match_transfers(are_captured);
+    match_collectives(are_captured);
+  }
+  for (ncclComm* const rank : ranks) record_captures(*rank);
   while (enqueue_one() || move()) {
   }
   // All have come to the end, and nothing is under way.
@@ -102,25 +119,28 @@ void NcclClique::begin() {
 }
 
 /// The first send of a rank to another belongs to the first receive there, and so on.
-void NcclClique::match_transfers() {
+void NcclClique::match_transfers(bool are_captured) {
   for (int source = 0; source < size; ++source) {
     for (int destination = 0; destination < size; ++destination) {
       ncclComm* const sender = ranks[static_cast<size_t>(source)];
       ncclComm* const receiver = ranks[static_cast<size_t>(destination)];
-      const auto sends = unmatched(sender, [&](const NcclCall& call) {
+      const auto sends = unmatched(sender, are_captured, [&](const NcclCall& call) {
         return call.operation == NcclOperation::kSend && call.peer == destination;
       });
-      const auto receives = unmatched(receiver, [&](const NcclCall& call) {
+      const auto receives = unmatched(receiver, are_captured, [&](const NcclCall& call) {
         return call.operation == NcclOperation::kReceive && call.peer == source;
       });
       for (size_t i = 0; i < std::min(sends.size(), receives.size()); ++i) {
         connections.insert({source, destination});
         sends[i]->is_matched = receives[i]->is_matched = true;
-        if (sends[i]->bytes == receives[i]->bytes) continue;
-        const std::string text = "rank " + std::to_string(source) + " sends " +
-                                 std::to_string(sends[i]->bytes) + " bytes to rank " +
-                                 std::to_string(destination) + ", which receives " +
-                                 std::to_string(receives[i]->bytes);
+        if (are_captured) sends[i]->number = receives[i]->number = ++num_captured;
+        const bool is_same_origin = number_of(*sends[i]) == number_of(*receives[i]);
+        if (sends[i]->bytes == receives[i]->bytes && is_same_origin) continue;
+        const std::string text =
+            "rank " + std::to_string(source) + " sends " +
+            (is_same_origin ? std::to_string(sends[i]->bytes) + " bytes" : origin_of(*sends[i])) +
+            " to rank " + std::to_string(destination) + ", which receives " +
+            (is_same_origin ? std::to_string(receives[i]->bytes) : origin_of(*receives[i]));
         break_rank(*sender, ncclInvalidUsage, text);
         break_rank(*receiver, ncclInvalidUsage, text);
       }
@@ -129,23 +149,27 @@ void NcclClique::match_transfers() {
 }
 
 /// The first collective of every rank belongs together, and so on.
-void NcclClique::match_collectives() {
+void NcclClique::match_collectives(bool are_captured) {
   while (true) {
     std::vector<NcclCall*> calls;
     for (const ncclComm* const rank : ranks) {
-      const auto waiting = unmatched(rank, is_collective);
+      const auto waiting = unmatched(rank, are_captured, is_collective);
       if (waiting.empty()) return;
       calls.push_back(waiting.front());
     }
     has_rings = true;
+    if (are_captured) ++num_captured;
     for (size_t i = 0; i < calls.size(); ++i) {
       calls[i]->is_matched = true;
-      const bool is_same = calls[i]->operation == calls[0]->operation;
+      if (are_captured) calls[i]->number = num_captured;
+      const bool is_same = calls[i]->operation == calls[0]->operation &&
+                           number_of(*calls[i]) == number_of(*calls[0]);
       if (is_same && calls[i]->bytes == calls[0]->bytes) continue;
       break_all(ncclInvalidUsage,
                 "rank " + std::to_string(i) + " is at " + name_of(calls[i]->operation) + " of " +
-                    std::to_string(calls[i]->bytes) + " bytes, rank 0 at " +
-                    name_of(calls[0]->operation) + " of " + std::to_string(calls[0]->bytes));
+                    std::to_string(calls[i]->bytes) + " bytes, " + origin_of(*calls[i]) +
+                    ", rank 0 at " + name_of(calls[0]->operation) + " of " +
+                    std::to_string(calls[0]->bytes) + ", " + origin_of(*calls[0]));
     }
   }
 }
@@ -166,22 +190,65 @@ bool NcclClique::enqueue_one() {
     const auto next = std::find_if(rank->batches.begin(), rank->batches.end(),
                                    [](const auto& batch) { return !batch->is_enqueued; });
     if (next == rank->batches.end() || !is_connected(*rank, **next)) continue;
-    NcclBatch* const batch = next->get();
-    batch->is_enqueued = true;
     if (rank->state == ncclInProgress && !rank->is_finalizing) rank->state = ncclSuccess;
-    // The stream may come to it at once, which ends it, or when it has been aborted.
-    const cudaStream_t stream = batch->stream;
-    const std::shared_ptr<EventRecord> ended = batch->ended;
-    runtime().submit(stream, [this, batch, ended] {
-      if (ended->done) return;
-      batch->is_reached = true;
-      while (move()) {
-      }
-    });
-    runtime().wait_external(stream, ended);
+    enqueue(**next);
     return true;
   }
   return false;
+}
+
+void NcclClique::enqueue(NcclBatch& batch) {
+  batch.is_enqueued = true;
+  // The stream may come to it at once, which ends it, or when it has been aborted.
+  const cudaStream_t stream = batch.stream;
+  const std::shared_ptr<EventRecord> ended = batch.ended;
+  runtime().submit(stream, [this, &batch, ended] {
+    if (ended->done) return;
+    batch.is_reached = true;
+    while (move()) {
+    }
+  });
+  runtime().wait_external(stream, ended);
+}
+
+/// Makes what has its connections part of its graph; until then the call is in progress.
+void NcclClique::record_captures(ncclComm& rank) {
+  if (rank.is_gone) return;
+  for (const auto& batch : rank.captures) {
+    if (batch->is_enqueued) continue;
+    if (!is_connected(rank, *batch)) return;
+    batch->is_enqueued = true;
+    if (batch->stream->capture != batch->capture) {
+      return break_rank(rank, ncclInvalidUsage, "a capture was ended while a call was in progress");
+    }
+    if (rank.state == ncclInProgress && !rank.is_finalizing) rank.state = ncclSuccess;
+    const NcclBatch* const captured = batch.get();
+    Runtime::capture_part(batch->stream, [this, &rank, captured](cudaStream_t stream) {
+      launch(rank, *captured, runtime().stream(stream));
+      return cudaSuccess;
+    });
+  }
+}
+
+void NcclClique::launch(ncclComm& rank, const NcclBatch& captured, cudaStream_t stream) {
+  if (rank.is_gone) return misuse_nccl("a graph of a communicator that is gone was launched");
+  if (stream->capture != nullptr || stream->device != rank.device) {
+    return misuse_nccl("a graph was launched in a stream that is captured or of another device");
+  }
+  auto again = std::make_unique<NcclBatch>();
+  again->stream = stream;
+  for (const auto& call : captured.calls) {
+    auto copied = std::make_unique<NcclCall>(*call);
+    copied->batch = again.get();
+    copied->captured = call.get();
+    copied->is_matched = false;
+    again->calls.push_back(std::move(copied));
+  }
+  NcclBatch& launched = *again;
+  launched.is_enqueued = true;
+  rank.batches.push_back(std::move(again));
+  progress();
+  enqueue(launched);
 }
 
 /// Of all that is not done, the first there belongs to the first here.

@@ -29,14 +29,19 @@ struct NcclCall {
   NcclBatch* batch = nullptr;
   bool is_matched = false;
   bool is_done = false;
+  /// Of a launched graph: what was captured, which is matched among what was captured and has its
+  /// counterpart's number from then on.
+  const NcclCall* captured = nullptr;
+  int64_t number = 0;
 };
 
 struct NcclBatch {
   std::vector<std::unique_ptr<NcclCall>> calls;
   cudaStream_t stream = nullptr;
   std::shared_ptr<EventRecord> ended = std::make_shared<EventRecord>();
-  bool is_enqueued = false;
-  bool is_reached = false;  ///< its stream has come to it
+  bool is_enqueued = false;  ///< or part of a graph
+  bool is_reached = false;   ///< its stream has come to it
+  std::shared_ptr<Capture> capture;
 };
 
 struct NcclClique;
@@ -57,9 +62,14 @@ struct ncclComm {
   std::string error;
   /// In order of issue. A batch begins when the one before it has ended, whatever their streams.
   std::deque<std::unique_ptr<switchyard::simt::NcclBatch>> batches;
+  /// What graphs have captured, in order of issue. It never runs; each launch makes batches of it.
+  std::vector<std::unique_ptr<switchyard::simt::NcclBatch>> captures;
 };
 
 namespace switchyard::simt {
+
+/// Counts what NCCL's documentation forbids; NcclStatistics::misuses.
+void misuse_nccl(const std::string& what);
 
 /// Ranks with one unique id.
 struct NcclClique {
@@ -68,18 +78,23 @@ struct NcclClique {
   bool has_begun = false;
   std::set<std::pair<int, int>> connections;  ///< pairs whose first transfer has been matched
   bool has_rings = false;                     ///< the first collective has been matched
+  int64_t num_captured = 0;                   ///< operations of all ranks together
 
   /// To be called after whatever may let something go on.
   void progress();
   void break_all(ncclResult_t error, const std::string& text);
   static void break_rank(ncclComm& rank, ncclResult_t error, const std::string& text);
+  /// A graph's launch has come to what `rank` captured.
+  void launch(ncclComm& rank, const NcclBatch& captured, cudaStream_t stream);
 
  private:
   void begin();
-  void match_transfers();
-  void match_collectives();
+  void match_transfers(bool are_captured);
+  void match_collectives(bool are_captured);
   bool move();
   bool enqueue_one();
+  void enqueue(NcclBatch& batch);
+  void record_captures(ncclComm& rank);
   [[nodiscard]] bool is_connected(const ncclComm& rank, const NcclBatch& batch) const;
   void receive(const ncclComm& rank, NcclCall& call);
   void collect(const NcclCall& call);

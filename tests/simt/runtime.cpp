@@ -246,10 +246,8 @@ cudaError_t Runtime::submit(cudaStream_t handle, Work work) {
   const cudaStream_t target = stream(handle);
   if (target == nullptr) return remember(cudaErrorInvalidResourceHandle);
   if (target->capture != nullptr) {
-    if (target->capture->invalid) return remember(cudaErrorStreamCaptureInvalidated);
-    ++target->capture->branches[target].steps;
-    target->capture->work.push_back(std::move(work));
-    return cudaSuccess;
+    return capture_part(target,
+                        [work](cudaStream_t stream) { return runtime().submit(stream, work); });
   }
   if (sticky_error_ != cudaSuccess) return remember(sticky_error_);
   if (target->is_default) {

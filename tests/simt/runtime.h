@@ -22,6 +22,8 @@
 namespace switchyard::simt {
 
 using Work = std::function<void()>;
+/// Enqueues a part of a graph that is launched in this stream.
+using GraphPart = std::function<cudaError_t(cudaStream_t)>;
 
 /// Work recorded for a graph. Streams that wait for its events join it; their work is kept in the
 /// order of the calls, which is one of those that the graph allows.
@@ -31,7 +33,7 @@ struct Capture {
   std::thread::id thread;
   unsigned long long id = 0;
   bool invalid = false;
-  std::vector<Work> work;
+  std::vector<GraphPart> parts;
   /// For each stream that has joined: how many steps it took, and how many of them some event has
   /// carried to another stream.
   struct Branch {
@@ -81,10 +83,10 @@ struct CUevent_st {
   unsigned flags = 0;
 };
 struct CUgraph_st {
-  std::vector<switchyard::simt::Work> work;
+  std::vector<switchyard::simt::GraphPart> parts;
 };
 struct CUgraphExec_st {
-  std::vector<switchyard::simt::Work> work;
+  std::vector<switchyard::simt::GraphPart> parts;
 };
 // NOLINTEND(readability-identifier-naming)
 
@@ -118,6 +120,8 @@ class Runtime {
 
   /// Runs, enqueues or captures.
   cudaError_t submit(cudaStream_t handle, Work work);
+  /// Adds to the graph that captures the stream.
+  static cudaError_t capture_part(cudaStream_t stream, GraphPart part);
   cudaError_t wait(cudaStream_t handle, cudaEvent_t event);
   cudaError_t record(cudaStream_t handle, cudaEvent_t event);
   /// Whether a stream has nothing left; polling lets it go on as a device would meanwhile.
@@ -136,6 +140,8 @@ class Runtime {
 
   /// cudaSuccess where nothing is captured that such a call would break; else breaks it.
   cudaError_t refuse_while_capturing();
+  /// The same of a call that concerns this capture alone; null: none.
+  static cudaError_t refuse_in(Capture* capture, cudaError_t error);
   cudaError_t begin_capture(cudaStream_t handle, cudaStreamCaptureMode mode);
   cudaError_t end_capture(cudaStream_t handle, cudaGraph_t* graph);
 

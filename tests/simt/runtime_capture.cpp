@@ -9,9 +9,22 @@ cudaError_t Runtime::refuse_while_capturing() {
                            (capture->mode == cudaStreamCaptureModeThreadLocal &&
                             capture->thread == std::this_thread::get_id());
     if (!concerned) continue;
-    capture->invalid = true;
-    return remember(cudaErrorStreamCaptureUnsupported);
+    return refuse_in(capture.get(), cudaErrorStreamCaptureUnsupported);
   }
+  return cudaSuccess;
+}
+
+cudaError_t Runtime::refuse_in(Capture* capture, cudaError_t error) {
+  if (capture == nullptr) return cudaSuccess;
+  capture->invalid = true;
+  return remember(error);
+}
+
+cudaError_t Runtime::capture_part(cudaStream_t stream, GraphPart part) {
+  Capture& capture = *stream->capture;
+  if (capture.invalid) return remember(cudaErrorStreamCaptureInvalidated);
+  ++capture.branches[stream].steps;
+  capture.parts.push_back(std::move(part));
   return cudaSuccess;
 }
 
@@ -46,7 +59,7 @@ cudaError_t Runtime::end_capture(cudaStream_t handle, cudaGraph_t* graph) {
   captures_.erase(capture);
   if (capture->invalid) return remember(cudaErrorStreamCaptureInvalidated);
   if (!joined) return remember(cudaErrorStreamCaptureUnjoined);
-  *graph = new CUgraph_st{std::move(capture->work)};
+  *graph = new CUgraph_st{std::move(capture->parts)};
   return cudaSuccess;
 }
 
@@ -82,7 +95,7 @@ cudaError_t CUDARTAPI cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptu
 
 cudaError_t CUDARTAPI cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                            unsigned long long) {
-  *executable = new CUgraphExec_st{graph->work};
+  *executable = new CUgraphExec_st{graph->parts};
   return cudaSuccess;
 }
 
@@ -95,8 +108,8 @@ cudaError_t CUDARTAPI cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cu
 
 cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   const auto guard = runtime().lock();
-  for (const auto& work : executable->work) {
-    const cudaError_t error = runtime().submit(stream, work);
+  for (const auto& part : executable->parts) {
+    const cudaError_t error = part(stream);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -106,7 +119,7 @@ cudaError_t CUDARTAPI cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t s
 cudaError_t CUDARTAPI cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes,
                                         size_t* num_nodes) {
   if (nodes != nullptr) return Runtime::remember(cudaErrorNotSupported);
-  *num_nodes = graph->work.size();
+  *num_nodes = graph->parts.size();
   return cudaSuccess;
 }
 

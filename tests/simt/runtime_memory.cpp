@@ -163,7 +163,8 @@ cudaError_t CUDARTAPI cudaFreeAsync(void* address, cudaStream_t handle) {
 
 cudaError_t CUDARTAPI cudaHostAlloc(void** address, size_t bytes, unsigned) {
   const auto guard = runtime().lock();
-  return allocate_pinned(address, bytes, cudaMemoryTypeHost);
+  const cudaError_t error = runtime().refuse_while_capturing();
+  return error != cudaSuccess ? error : allocate_pinned(address, bytes, cudaMemoryTypeHost);
 }
 
 cudaError_t CUDARTAPI cudaMallocHost(void** address, size_t bytes) {
@@ -172,12 +173,15 @@ cudaError_t CUDARTAPI cudaMallocHost(void** address, size_t bytes) {
 
 cudaError_t CUDARTAPI cudaMallocManaged(void** address, size_t bytes, unsigned) {
   const auto guard = runtime().lock();
-  return allocate_pinned(address, bytes, cudaMemoryTypeManaged);
+  const cudaError_t error = runtime().refuse_while_capturing();
+  return error != cudaSuccess ? error : allocate_pinned(address, bytes, cudaMemoryTypeManaged);
 }
 
 cudaError_t CUDARTAPI cudaFreeHost(void* address) {
   const auto guard = runtime().lock();
   if (address == nullptr) return cudaSuccess;
+  const cudaError_t error = runtime().refuse_while_capturing();
+  if (error != cudaSuccess) return error;
   runtime().drain_all();
   if (runtime().pinned().erase(static_cast<const char*>(address)) == 0) {
     return Runtime::remember(cudaErrorInvalidValue);

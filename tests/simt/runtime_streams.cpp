@@ -44,10 +44,9 @@ cudaError_t CUDARTAPI cudaStreamSynchronize(cudaStream_t handle) {
   const auto guard = runtime().lock();
   const cudaStream_t stream = runtime().stream(handle);
   if (stream == nullptr) return Runtime::remember(cudaErrorInvalidResourceHandle);
-  if (stream->capture != nullptr) {
-    stream->capture->invalid = true;
-    return Runtime::remember(cudaErrorStreamCaptureUnsupported);
-  }
+  const cudaError_t error =
+      Runtime::refuse_in(stream->capture.get(), cudaErrorStreamCaptureUnsupported);
+  if (error != cudaSuccess) return error;
   runtime().drain(stream);
   return Runtime::remember(runtime().sticky_error());
 }
@@ -56,6 +55,9 @@ cudaError_t CUDARTAPI cudaStreamQuery(cudaStream_t handle) {
   const auto guard = runtime().lock();
   const cudaStream_t stream = runtime().stream(handle);
   if (stream == nullptr) return Runtime::remember(cudaErrorInvalidResourceHandle);
+  const cudaError_t error =
+      Runtime::refuse_in(stream->capture.get(), cudaErrorStreamCaptureUnsupported);
+  if (error != cudaSuccess) return error;
   if (!runtime().is_done(stream)) return cudaErrorNotReady;
   return Runtime::remember(runtime().sticky_error());
 }
@@ -122,18 +124,23 @@ cudaError_t CUDARTAPI cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t CUDARTAPI cudaEventQuery(cudaEvent_t event) {
   const auto guard = runtime().lock();
+  cudaError_t error = runtime().refuse_while_capturing();
+  if (error != cudaSuccess) return error;
   if (event->record == nullptr || event->record->done) {
     return Runtime::remember(runtime().sticky_error());
   }
-  if (event->record->capture != nullptr) return Runtime::remember(cudaErrorCapturedEvent);
-  return cudaErrorNotReady;
+  error = Runtime::refuse_in(event->record->capture.get(), cudaErrorCapturedEvent);
+  return error != cudaSuccess ? error : cudaErrorNotReady;
 }
 
 cudaError_t CUDARTAPI cudaEventSynchronize(cudaEvent_t event) {
   const auto guard = runtime().lock();
+  cudaError_t error = runtime().refuse_while_capturing();
+  if (error != cudaSuccess) return error;
   const auto record = event->record;
   if (record == nullptr) return cudaSuccess;
-  if (record->capture != nullptr) return Runtime::remember(cudaErrorCapturedEvent);
+  error = Runtime::refuse_in(record->capture.get(), cudaErrorCapturedEvent);
+  if (error != cudaSuccess) return error;
   runtime().drain(*record);
   return Runtime::remember(runtime().sticky_error());
 }

@@ -214,6 +214,44 @@ TEST_P(SimtStreams, WhatCannotBeCapturedBreaksTheCapture) {
   cudaGetLastError();
 }
 
+TEST_P(SimtStreams, NobodyAsksHowFarACaptureIs) {
+  cudaGraph_t graph = nullptr;
+  cudaEvent_t event = nullptr;
+  void* memory = nullptr;
+  require_success(cudaEventCreate(&event));
+  require_success(cudaMallocHost(&memory, 8));
+  const auto expect_broken = [&](cudaStreamCaptureMode mode, const auto& call, cudaError_t error) {
+    require_success(cudaStreamBeginCapture(first_, mode));
+    EXPECT_EQ(call(), error);
+    EXPECT_EQ(cudaStreamEndCapture(first_, &graph), cudaErrorStreamCaptureInvalidated);
+  };
+  const auto mode = cudaStreamCaptureModeGlobal;
+  expect_broken(
+      mode, [&] { return cudaStreamQuery(first_); }, cudaErrorStreamCaptureUnsupported);
+  // Of events that no capture has seen, too.
+  expect_broken(
+      mode, [&] { return cudaEventQuery(event); }, cudaErrorStreamCaptureUnsupported);
+  expect_broken(
+      mode, [&] { return cudaEventSynchronize(event); }, cudaErrorStreamCaptureUnsupported);
+  void* more = nullptr;
+  expect_broken(
+      mode, [&] { return cudaMallocHost(&more, 8); }, cudaErrorStreamCaptureUnsupported);
+  expect_broken(
+      mode, [&] { return cudaFreeHost(memory); }, cudaErrorStreamCaptureUnsupported);
+  // In the relaxed mode only what was captured.
+  expect_broken(
+      cudaStreamCaptureModeRelaxed,
+      [&] {
+        require_success(cudaEventQuery(event));
+        require_success(cudaEventRecord(event, first_));
+        return cudaEventQuery(event);
+      },
+      cudaErrorCapturedEvent);
+  require_success(cudaFreeHost(memory));
+  require_success(cudaEventDestroy(event));
+  cudaGetLastError();
+}
+
 TEST_P(SimtStreams, ADestroyedStreamIsNoStream) {
   cudaStream_t stream = nullptr;
   require_success(cudaStreamCreate(&stream));
