@@ -1,6 +1,7 @@
 #include "nccl/agreement.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "nccl/refuse.h"
@@ -31,37 +32,38 @@ void Agreement::make(const char* phase, std::initializer_list<AgreedNumber> numb
 
   const int size = communicator_.size();
   for (int rank = 0; rank < size; ++rank) {
-    const Statement theirs = statement_of(rank);
-    if (theirs.refusal[0] != '\0') {
-      nccl::refuse(phase, ", rank ", rank, ": ", theirs.refusal.data());
-    }
+    const char* const refusal_there =
+        reinterpret_cast<const char*>(statement_of(rank) + offsetof(Statement, refusal));
+    if (*refusal_there != '\0') nccl::refuse(phase, ", rank ", rank, ": ", refusal_there);
   }
-  const Statement first = statement_of(0);
   for (int rank = 1; rank < size; ++rank) {
-    const Statement theirs = statement_of(rank);
     for (std::size_t i = 0; i < num_agreed_; ++i) {
-      if (theirs.numbers[i] == first.numbers[i]) continue;
-      nccl::refuse(phase, ", rank ", rank, ": ", numbers.begin()[i].name, " is ", theirs.numbers[i],
-                   ", expected ", first.numbers[i], " as on rank 0");
+      const int64_t theirs = number(rank, i);
+      const int64_t expected = number(0, i);
+      if (theirs == expected) continue;
+      nccl::refuse(phase, ", rank ", rank, ": ", numbers.begin()[i].name, " is ", theirs,
+                   ", expected ", expected, " as on rank 0");
     }
   }
 }
 
 int64_t Agreement::told(int rank, std::size_t index) const {
-  return statement_of(rank).numbers[num_agreed_ + index];
+  return number(rank, num_agreed_ + index);
 }
 
 std::span<const std::byte> Agreement::extra_of(int rank) const {
-  const std::span<const std::byte> theirs =
-      std::span(all_).subspan(mine_.size() * static_cast<std::size_t>(rank), mine_.size());
-  return theirs.subspan(sizeof(Statement));
+  return {statement_of(rank) + sizeof(Statement), mine_.size() - sizeof(Statement)};
 }
 
-Statement Agreement::statement_of(int rank) const {
-  Statement statement;
-  std::memcpy(&statement, all_.data() + mine_.size() * static_cast<std::size_t>(rank),
-              sizeof(statement));
-  return statement;
+const std::byte* Agreement::statement_of(int rank) const {
+  return all_.data() + mine_.size() * static_cast<std::size_t>(rank);
+}
+
+int64_t Agreement::number(int rank, std::size_t index) const {
+  int64_t value = 0;
+  std::memcpy(&value, statement_of(rank) + offsetof(Statement, numbers) + index * sizeof(value),
+              sizeof(value));
+  return value;
 }
 
 }  // namespace switchyard::nccl

@@ -48,7 +48,8 @@ class Agreement {
   [[nodiscard]] std::span<const std::byte> extra_of(int rank) const;
 
  private:
-  [[nodiscard]] Statement statement_of(int rank) const;
+  [[nodiscard]] const std::byte* statement_of(int rank) const;
+  [[nodiscard]] int64_t number(int rank, std::size_t index) const;
 
   Communicator& communicator_;
   std::vector<std::byte> mine_;
