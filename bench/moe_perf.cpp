@@ -72,7 +72,7 @@ class MoeTable {
         "# GB/s: bytes of all expert rows over the time of the slowest rank; of raw: beside "
         "%s of the same counts;\n# of copy: beside a copy of the same bytes on every rank;\n# "
         "fit: predicted, by a link fitted to all-to-alls of as much and more, over measured "
-        "time\n#\n",
+        "time;\n# by the copy's bandwidth where processes use each other's memory\n#\n",
         std::string(communicator.transport()) == "mpi" ? "MPI_Alltoallv" : "contiguous rows");
     std::printf("#%9s %9s %11s %7s %8s |%9s %7s %7s %7s %5s |%9s %7s %7s %7s %5s | %6s\n", "tokens",
                 "rows", "bytes", "compute", "plan", "dispatch", "", "of raw", "of copy", "fit",

@@ -223,8 +223,15 @@ RowWay MoeRank::row_way() const {
 
 void MoeRank::predict(const TrafficMatrix& traffic, MoeResult& result) {
   const int64_t bytes_per_rank = std::max<int64_t>(1, result.bytes / communicator_.size());
-  const std::vector<ExchangeTiming> timings =
-      options_.links.empty() ? measure_links(bytes_per_rank) : options_.links;
+  std::vector<ExchangeTiming> timings = options_.links;
+  if (timings.empty()) {
+    // Processes use each other's memory at its speed, and send messages at that of MPI.
+    const bool is_memory = backend_ == Backend::kCpu && !communicator_.shares_memory() &&
+                           row_way() != RowWay::kMessages;
+    timings = is_memory ? std::vector<ExchangeTiming>{{1, bytes_per_rank * communicator_.size(),
+                                                       result.seconds[kCopy]}}
+                        : measure_links(bytes_per_rank);
+  }
   ExchangeCostModel model{.ranks_per_node = communicator_.size(),
                           .node = {},
                           .network = {},
@@ -249,23 +256,15 @@ std::vector<ExchangeTiming> MoeRank::measure_links(int64_t bytes_per_rank) {
   replace(link_to_, RankMemory(2 * least, backend_));
   // Else all would be read from the one page that stands for memory nobody has written.
   for (const RankMemory* memory : {&link_from_, &link_to_}) memory->fill(std::byte{1});
-  // Processes that use each other's memory do it at its speed, their messages at that of MPI.
-  const bool copies =
-      backend_ == Backend::kCpu && !communicator_.shares_memory() && row_way() != RowWay::kMessages;
   for (int64_t bytes = least; bytes <= 2 * least; bytes *= 2) {
     const int64_t block = bytes / size;
     std::vector<double> times;
     for (int i = 0; i < 7; ++i) {
       communicator_.barrier("fit");
       const auto start = std::chrono::steady_clock::now();
-      if (copies) {
-        std::memcpy(link_to_.data(), link_from_.data(), static_cast<std::size_t>(block * size));
-        communicator_.barrier("fit");
-      } else {
-        communicator_.start_equal_all_to_all("fit", link_from_.matrix(size, block),
-                                             link_to_.matrix(size, block), 1, stream_.view());
-        communicator_.finish_all_to_all(stream_.view());
-      }
+      communicator_.start_equal_all_to_all("fit", link_from_.matrix(size, block),
+                                           link_to_.matrix(size, block), 1, stream_.view());
+      communicator_.finish_all_to_all(stream_.view());
       wait();
       times.push_back(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

@@ -81,11 +81,11 @@ class MoeRank {
   int64_t sum(double mine);
   int64_t total_rows();
   [[nodiscard]] RowWay row_way() const;
-  /// Predicts times from all-to-alls of equal counts over this transport, or from those given.
-  /// Nothing where they are too unsteady to tell.
+  /// Predicts times from all-to-alls of equal counts over this transport, or from those given;
+  /// where processes use each other's memory, from the copies. Nothing where they are too unsteady
+  /// to tell.
   void predict(const TrafficMatrix& traffic, MoeResult& result);
-  /// Of as much as a rank sends of this batch, and of twice as much. Where processes use each
-  /// other's memory, copies stand for the all-to-alls.
+  /// Of as much as a rank sends of this batch, and of twice as much.
   std::vector<ExchangeTiming> measure_links(int64_t bytes_per_rank);
   /// Experts answer what they get, so that a token's answer is known without any exchange.
   int64_t count_wrong();
