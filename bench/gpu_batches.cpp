@@ -223,6 +223,8 @@ void GpuBatches::check() const {
   }
 }
 
+int GpuBatches::num_sets() const { return static_cast<int>(state_->sets.size()); }
+RoutingInputs GpuBatches::inputs(int copy) const { return state_->set(copy).inputs; }
 const SortingRouter& GpuBatches::router() const { return state_->router; }
 Permutation GpuBatches::permutation() const { return state_->set(0).permutation(); }
 ConstTensorView GpuBatches::gate_weights() const {

@@ -28,6 +28,9 @@ class GpuBatches {
   /// @throws std::runtime_error  when a bit differs from what the CPU backend gives.
   void check() const;
 
+  [[nodiscard]] int num_sets() const;
+  /// Of a set, in device memory; `copy` counts up without end.
+  [[nodiscard]] RoutingInputs inputs(int copy) const;
   /// The first set's permutation, sorted by check().
   [[nodiscard]] const SortingRouter& router() const;
   [[nodiscard]] Permutation permutation() const;

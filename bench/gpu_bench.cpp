@@ -15,6 +15,7 @@
 #include "bench/gpu_floors.h"
 #include "bench/gpu_rows.h"
 #include "bench/gpu_timing.h"
+#include "bench/peers/peer.h"
 #include "switchyard/build_info.h"
 #include "switchyard/errors.h"
 #include "tests/simt/device_array.h"
@@ -159,6 +160,36 @@ class Results {
     std::fflush(stdout);
   }
 
+  /// For the table of print_peers(). The peers' are the last of `calls`.
+  void keep_peers(const RoutingCase& routing_case, const std::string& dtype, int64_t num_tokens,
+                  const std::vector<PeerCall>& peers, const std::vector<TimedCall>& calls,
+                  const std::vector<double>& times) {
+    const size_t first = calls.size() - peers.size();
+    for (size_t i = 0; i < peers.size(); ++i) {
+      const auto ours = std::find_if(calls.begin(), calls.end(), [&](const TimedCall& call) {
+        return call.name == peers[i].beside;
+      });
+      const double ours_us = times[static_cast<size_t>(ours - calls.begin())];
+      const double us = times[first + i];
+      char row[256];
+      std::snprintf(row, sizeof(row), "| %s | %s | %s | %lld | %s | %.2f | %.2f | %.1f |\n",
+                    routing_case.name.c_str(), shape_of(routing_case).c_str(), dtype.c_str(),
+                    static_cast<long long>(num_tokens), peers[i].call.name.c_str(), us, ours_us,
+                    us / ours_us);
+      peer_rows_ += row;
+    }
+  }
+
+  /// Nothing where there are no peers.
+  void print_peers() const {
+    if (json_ || peer_rows_.empty()) return;
+    std::printf(
+        "\n## Beside other projects' kernels, us a call\n\n"
+        "| model | E:k | logits | T | peer | peer's | library's | times |\n"
+        "|---|---|---|---|---|---|---|---|\n%s",
+        peer_rows_.c_str());
+  }
+
   void print_rows(const RoutingCase& routing_case, int64_t num_tokens,
                   const std::vector<TimedCall>& calls, const std::vector<double>& times) const {
     if (json_) return;
@@ -183,6 +214,7 @@ class Results {
   bool json_;
   Floors floors_;
   nlohmann::json out_;
+  std::string peer_rows_;
 };
 
 DataType dtype_of(const std::string& name) {
@@ -200,13 +232,22 @@ void measure_routing(const Options& options, Results& results) {
         const GpuBatches batches(routing_case, num_tokens, dtype_of(dtype), cache_bytes(),
                                  replay.calls);
         batches.check();
-        const std::vector<TimedCall> calls = batches.calls();
+        std::vector<TimedCall> calls = batches.calls();
+        const auto peers = peers_of(batches);
+        std::vector<PeerCall> peer_calls;
+        for (const auto& peer : peers) {
+          check_peer(*peer, batches);
+          for (PeerCall& call : peer->calls()) peer_calls.push_back(std::move(call));
+        }
+        for (const PeerCall& peer : peer_calls) calls.push_back(peer.call);
         const std::vector<double> times = time_interleaved(calls, replay);
         results.add(routing_case, dtype, num_tokens, calls, times);
         results.print_routing(routing_case, dtype, num_tokens, calls, times);
+        results.keep_peers(routing_case, dtype, num_tokens, peer_calls, calls, times);
       }
     }
   }
+  results.print_peers();
 }
 
 void measure_rows(const Options& options, Results& results) {

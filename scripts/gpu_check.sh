@@ -3,7 +3,7 @@
 # and writes bench/results/<GPU>-<date>.md.
 #
 # usage: gpu_check.sh [--quick] [--stage NAMES] [--minutes N] [--dependencies FOLDER]
-#                     [--commit HASH] [--results FOLDER]
+#                     [--commit HASH] [--results FOLDER] [--vllm FOLDER] [--flashinfer FOLDER]
 #   --quick         one sanitizer and a few shapes
 #   --stage         only these of build,tests,memcheck,racecheck,synccheck,initcheck,times,peers,nccl;
 #                   what they find is added to the day's file. All but build need a build
@@ -12,6 +12,8 @@
 #   --dependencies  where scripts/unpack_dependencies.sh put what is not installed
 #   --commit        what to call this tree where git does not know it
 #   --results       where to write instead
+#   --vllm, --flashinfer  where their source lies (bench/peers/README.md), to be timed beside; for the
+#                   build
 #
 # Needs nothing from a network; says what is missing.
 set -euo pipefail
@@ -30,11 +32,12 @@ minutes=0
 dependencies=
 commit=
 results=bench/results
+peers=()
 while (($#)); do
   case $1 in
     --quick) quick=1 ;;
     --help) usage 0 ;;
-    --stage | --minutes | --dependencies | --commit | --results)
+    --stage | --minutes | --dependencies | --commit | --results | --vllm | --flashinfer)
       (($# > 1)) || usage 2 >&2
       case $1 in
         --stage) stages=$2 ;;
@@ -42,6 +45,8 @@ while (($#)); do
         --dependencies) dependencies=$(cd "$2" && pwd) ;;
         --commit) commit=$2 ;;
         --results) results=$2 ;;
+        --vllm) peers+=("-DSWITCHYARD_VLLM_SOURCE=$(cd "$2" && pwd)") ;;
+        --flashinfer) peers+=("-DSWITCHYARD_FLASHINFER_SOURCE=$(cd "$2" && pwd)") ;;
       esac
       shift
       ;;
@@ -126,7 +131,7 @@ if wants build; then
   # Line numbers are for the sanitizers; the code is the same.
   limited cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DSWITCHYARD_CUDA=ON \
     -DCMAKE_CUDA_ARCHITECTURES="$capability-real" -DCMAKE_CUDA_FLAGS=-lineinfo \
-    -DSWITCHYARD_WERROR=OFF ${dependencies:+-DCMAKE_PREFIX_PATH="$dependencies/usr"}
+    -DSWITCHYARD_WERROR=OFF ${dependencies:+-DCMAKE_PREFIX_PATH="$dependencies/usr"} "${peers[@]}"
 fi
 if [[ ! -e $build/CMakeCache.txt ]]; then
   echo "gpu_check.sh: nothing is built in $build; --stage build does that" >&2
