@@ -5,6 +5,7 @@
 
 #include "cpu/block_plan.h"
 #include "cpu/routing_task.h"
+#include "cpu/task_parts.h"
 #include "cpu/threads.h"
 #include "cpu/token_call.h"
 #include "cpu/usual_call.h"
@@ -15,8 +16,8 @@ namespace {
 
 // A thread costs microseconds to wake; this many logits take about as long to route.
 constexpr int64_t kLogitsPerTask = 1 << 16;
-constexpr int64_t kPartsPerTask = 4;
-constexpr int64_t kTokensPerUnit = 16;  // ranges are cut where the kernels' blocks end
+constexpr int64_t kLogitsPerPart = 1 << 11;  // at least
+constexpr int64_t kTokensPerUnit = 16;       // ranges are cut where the kernels' blocks end
 
 void add_to(int64_t* shared, const int64_t* local, int64_t size) {
   for (int64_t i = 0; i < size; ++i) {
@@ -115,12 +116,9 @@ class CpuRouter final : public Router::Implementation {
 
   // Integer sums, so the order in which threads finish cannot show.
   void route_in_parallel(const RouteTask& task, int num_tasks, RouteTally& tally) const {
-    // Parts are taken as threads get to them: one that wakes late, or is held up, takes fewer.
-    const int64_t part_size = std::max(
-        tokens_per_task_ / kPartsPerTask / kTokensPerUnit * kTokensPerUnit, kTokensPerUnit);
-    const int64_t num_parts = std::max<int64_t>(task.logits.rows / part_size, 1);
-    std::atomic<int64_t> next_part{0};
-    team_.run(num_tasks, num_tasks, 1, [&](int64_t, int64_t, int) {
+    const int64_t least = kLogitsPerPart / config.num_experts / kTokensPerUnit;
+    TaskParts parts(task.logits.rows, num_tasks, kTokensPerUnit, std::max<int64_t>(least, 1));
+    team_.run(num_tasks, num_tasks, 1, [&](int64_t, int64_t, int index) {
       int64_t counts[kMaxExperts + kMaxSharedExperts];
       int64_t losses[router_loss_sums_size(kMaxExperts)];
       RouteTally local;
@@ -132,12 +130,7 @@ class CpuRouter final : public Router::Implementation {
         std::fill_n(losses, router_loss_sums_size(config.num_experts), 0);
         local.loss_sums = losses;
       }
-      for (;;) {
-        const int64_t part = next_part.fetch_add(1, std::memory_order_relaxed);
-        if (part >= num_parts) break;
-        const int64_t end = part + 1 == num_parts ? task.logits.rows : (part + 1) * part_size;
-        kernel_(task, part * part_size, end, local);
-      }
+      parts.visit(index, [&](int64_t begin, int64_t end) { kernel_(task, begin, end, local); });
       if (tally.tokens_per_expert != nullptr) {
         add_to(tally.tokens_per_expert, counts, config.num_expert_ids());
       }
