@@ -60,7 +60,7 @@ HWY_INLINE void KeepBestGroups(const GroupLayout& layout, const float* HWY_RESTR
 
 // Copies the groups that stay, ascending, each padded with -inf to whole vectors. to_expert[s *
 // kLanes + r] added to a position in group s of compacted row r gives the expert.
-HWY_INLINE void CompactRow(const GroupLayout& layout, size_t row, uint32_t mask,
+HWY_INLINE void CompactRow(GroupLayout layout, size_t row, uint32_t mask,
                            const float* HWY_RESTRICT from, float* HWY_RESTRICT to,
                            int32_t* HWY_RESTRICT to_expert) {
   const FloatTag d;

@@ -55,22 +55,30 @@ HWY_INLINE BestTwo MergeNeighbours(const BestTwo& a, const BestTwo& b) {
                {hn::ConcatOdd(d, b.best, a.best), hn::ConcatOdd(d, b.second, a.second)});
 }
 
+// Eight groups of so many scores, as published models have them, are handled without loops over
+// lengths known only at run time: those keep what the loops collect in memory.
+constexpr size_t kUsualGroups = 8;
+constexpr size_t kUsualGroupSize = 32;
+
 // The scores of one row's groups, group g in lane g; -inf for a group without a finite score.
-// kPadded is the number of groups rounded up to a power of two.
-template <size_t kPadded>
+// kPadded is the number of groups rounded up to a power of two; kUsual promises that there are so
+// many, of kUsualGroupSize each.
+template <size_t kPadded, bool kUsual = false>
 HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_RESTRICT row) {
   const FloatTag d;
   const FloatVec lowest = hn::Set(d, kMinusInfinity);
+  const size_t num_groups = kUsual ? kPadded : layout.num_groups;
+  const size_t group_size = kUsual ? kUsualGroupSize : layout.group_size;
   BestTwo groups[kPadded];
   for (size_t g = 0; g < kPadded; ++g) {
     groups[g] = {lowest, lowest};
-    if (g >= layout.num_groups) continue;
-    const float* p = row + g * layout.group_size;
+    if (g >= num_groups) continue;
+    const float* p = row + g * group_size;
     groups[g].best = hn::LoadU(d, p);
-    for (size_t i = kLanes; i < layout.group_size; i += kLanes) {
+    for (size_t i = kLanes; i < group_size; i += kLanes) {
       // The last vector of a group may overlap the one before: a maximum does not mind, and sums
       // of two come with whole vectors only.
-      const FloatVec next = hn::LoadU(d, p + HWY_MIN(i, layout.group_size - kLanes));
+      const FloatVec next = hn::LoadU(d, p + HWY_MIN(i, group_size - kLanes));
       const FloatVec lesser = hn::Min(groups[g].best, next);
       groups[g].best = hn::Max(groups[g].best, next);
       groups[g].second = i == kLanes ? lesser : hn::Max(groups[g].second, lesser);
@@ -93,13 +101,18 @@ HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_REST
 }
 
 HWY_INLINE FloatVec GroupScores(const GroupLayout& layout, const float* HWY_RESTRICT row) {
+  constexpr size_t kEight = HWY_MIN(kLanes, kUsualGroups);
+  if (kEight == kUsualGroups && layout.num_groups == kUsualGroups &&
+      layout.group_size == kUsualGroupSize) {
+    return GroupScores<kEight, true>(layout, row);
+  }
   switch (std::bit_ceil(layout.num_groups)) {
     case 2:
       return GroupScores<2>(layout, row);
     case 4:
       return GroupScores<4>(layout, row);
     case 8:
-      return GroupScores<HWY_MIN(kLanes, size_t{8})>(layout, row);
+      return GroupScores<kEight>(layout, row);
     default:
       return GroupScores<kLanes>(layout, row);
   }
