@@ -53,16 +53,13 @@ constexpr size_t kPageBytes = 4096;  // the least that machines have
 // first one holds the rows at hand; 0 for none.
 HWY_INLINE void PrefetchRow(const void* row, int64_t ahead, size_t size) {
   if (ahead == 0) return;
-  const auto distance = static_cast<uintptr_t>(ahead);
-  const uintptr_t next = reinterpret_cast<uintptr_t>(row) + distance;
-  for (size_t i = 0; i < size; i += kLineBytes) {
-    __builtin_prefetch(reinterpret_cast<const void*>(next + i), 0, 2);
-  }
+  const std::byte* const next = static_cast<const std::byte*>(row) + ahead;
+  for (size_t i = 0; i < size; i += kLineBytes) __builtin_prefetch(next + i, 0, 2);
   // Fetches for the second cache are dropped while the core does not know where a page lies. Those
   // for the first one are not: one a page, as far ahead again, makes all of the next block's count.
-  const uintptr_t after = next + distance;
-  for (size_t i = -after % kPageBytes; i < size; i += kPageBytes) {
-    __builtin_prefetch(reinterpret_cast<const void*>(after + i), 0, 3);
+  const std::byte* const after = next + ahead;
+  for (size_t i = -reinterpret_cast<uintptr_t>(after) % kPageBytes; i < size; i += kPageBytes) {
+    __builtin_prefetch(after + i, 0, 3);
   }
 }
 
