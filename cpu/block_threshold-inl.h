@@ -66,48 +66,113 @@ HWY_INLINE FloatVec RowBars(const BlockScores<T>& block, size_t k) {
   return KthOfTwoLists<kList>(copy, copy + kList, k);
 }
 
-// Room for the positions of one row, and for the vectors that are written whole behind them.
-constexpr size_t kPositionRoom = kMaxBlockScores + 32;
+#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
 
-// Lists the positions of scores that reach the bar, ascending; returns how many. What lies behind
-// them up to kMaxCount is some position of the row too.
+// The positions of one row's scores that reach its bar, ascending.
+struct PositionList {
+  HWY_ALIGN uint8_t bytes[kMaxBlockScores + 32];     // modulo 256
+  int32_t num_up_to[(kMaxBlockScores + 255) / 256];  // of the first 256 scores, the first 512, …
+};
+
+// Fills the list; returns how many there are. What lies behind them up to kMaxCount is some
+// position of the row too, and past kMaxCount nothing is promised.
 template <size_t kMaxCount, typename T>
 HWY_INLINE size_t ListAboveBar(const T* HWY_RESTRICT row, size_t size, float bar,
-                               uint16_t* HWY_RESTRICT positions) {
-  size_t count = 0;
-#if HWY_TARGET <= HWY_AVX3_DL && HWY_ARCH_X86
-  const FloatTag d;
-  const hn::ScalableTag<uint16_t> d16;
+                               PositionList& list) {
   static_assert(kLanes == 16 && kMaxCount <= 32);
+  const FloatTag d;
+  const hn::ScalableTag<uint8_t> d8;
+  const hn::Half<decltype(d8)> half;
+  const hn::Half<decltype(half)> quarter;
   const FloatVec bars = hn::Set(d, bar);
-  auto numbers = hn::Iota(d16, 0);
-  for (size_t begin = 0; begin < size; begin += 32) {
-    uint64_t bits = LaneBits(hn::Ge(LoadWidened(row + begin), bars));
-    if (begin + 16 < size) bits |= LaneBits(hn::Ge(LoadWidened(row + begin + 16), bars)) << 16;
-    // Vectors are stored whole, each over the zeros behind the one before.
-    const auto mask = hn::LoadMaskBits(d16, reinterpret_cast<const uint8_t*>(&bits));
-    hn::StoreU(hn::Compress(numbers, mask), d16, positions + count);
-    count += hwy::PopCount(bits);
-    numbers = hn::Add(numbers, hn::Set(d16, 32));
-  }
-#else
-  uint64_t words[kMaxBlockScores / 64];
-  BitsAtLeast(row, size, bar, words);
-  for (size_t begin = 0; begin < size; begin += 64) {
-    for (uint64_t bits = words[begin / 64]; bits != 0; bits &= bits - 1) {
-      const size_t at = begin + hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
-      positions[count++] = static_cast<uint16_t>(at);
+  const auto reaches = [&](size_t i) HWY_ATTR { return hn::Ge(LoadWidened(row + i), bars).raw; };
+  auto numbers = hn::Iota(d8, 0);
+  size_t count = 0;
+  for (size_t begin = 0; begin < size;) {
+    const size_t end = HWY_MIN(begin + 256, size);
+    for (; begin < end; begin += 64) {
+      uint64_t bits;
+      if (HWY_LIKELY(begin + 64 <= end)) {
+        bits = _mm512_kunpackd(_mm512_kunpackw(reaches(begin + 48), reaches(begin + 32)),
+                               _mm512_kunpackw(reaches(begin + 16), reaches(begin)));
+      } else {
+        bits = reaches(begin);
+        if (begin + 16 < end) bits |= uint64_t{reaches(begin + 16)} << 16;
+        if (begin + 32 < end) bits |= uint64_t{reaches(begin + 32)} << 32;
+      }
+      // Highway compresses elements of 16 bits at least, which takes twice as many instructions: by
+      // these, batches route 4-8 % faster.
+      const auto compressed = hn::Vec<decltype(d8)>{_mm512_maskz_compress_epi8(bits, numbers.raw)};
+      // Each is stored over the zeros behind the one before, and no more of it than may be wanted:
+      // short stores seldom cross into another line.
+      const auto first_half = hn::LowerHalf(half, compressed);
+      if constexpr (kMaxCount <= 16) {
+        hn::StoreU(hn::LowerHalf(quarter, first_half), quarter, list.bytes + count);
+      } else {
+        hn::StoreU(first_half, half, list.bytes + count);
+      }
+      count += hwy::PopCount(bits);
+      numbers = hn::Add(numbers, hn::Set(d8, 64));
     }
+    list.num_up_to[(end - 1) / 256] = static_cast<int32_t>(count);
   }
-  for (size_t i = count; i < kMaxCount; ++i) positions[i] = 0;
-#endif
   return count;
 }
 
+// The first kMaxCount positions of a list over rows of `size`.
+template <size_t kMaxCount>
+HWY_INLINE void UnpackPositions(const PositionList& list, size_t size,
+                                uint32_t* HWY_RESTRICT positions) {
+  const IntTag d;
+  const hn::Rebind<uint8_t, IntTag> d8;
+  for (size_t s = 0; s < kMaxCount; s += kLanes) {
+    const IntVec slots = hn::Iota(d, static_cast<int32_t>(s));
+    IntVec position = hn::PromoteTo(d, hn::LoadU(d8, list.bytes + s));
+    for (size_t i = 0; i + 1 < (size + 255) / 256; ++i) {
+      const auto later = hn::Gt(slots, hn::Set(d, list.num_up_to[i] - 1));
+      position = hn::IfThenElse(later, hn::Add(position, hn::Set(d, 256)), position);
+    }
+    hn::StoreU(position, d, reinterpret_cast<int32_t*>(positions) + s);
+  }
+}
+
+#else
+
+// The same for other targets.
+struct PositionList {
+  uint16_t numbers[kMaxBlockScores];
+};
+
+template <size_t kMaxCount, typename T>
+HWY_INLINE size_t ListAboveBar(const T* HWY_RESTRICT row, size_t size, float bar,
+                               PositionList& list) {
+  uint64_t words[kMaxBlockScores / 64];
+  BitsAtLeast(row, size, bar, words);
+  size_t count = 0;
+  for (size_t begin = 0; begin < size; begin += 64) {
+    for (uint64_t bits = words[begin / 64]; bits != 0; bits &= bits - 1) {
+      const size_t at = begin + hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
+      list.numbers[count++] = static_cast<uint16_t>(at);
+    }
+  }
+  for (size_t i = count; i < kMaxCount; ++i) list.numbers[i] = 0;
+  return count;
+}
+
+template <size_t kMaxCount>
+HWY_INLINE void UnpackPositions(const PositionList& list, size_t,
+                                uint32_t* HWY_RESTRICT positions) {
+  for (size_t s = 0; s < kMaxCount; ++s) positions[s] = list.numbers[s];
+}
+
+#endif
+
 // Orders like (score, lower position first), -0 equal to +0: the score's bits above, the
-// complement of the position below, turned into a two's complement integer.
+// complement of the position below, turned into a two's complement integer. In `pairs` the position
+// itself lies below the score.
 HWY_INLINE WideVec OrderedPairs(WideVec pairs) {
   const WideTag d;
+  pairs = hn::Xor(pairs, hn::Set(d, 0xffffffff));
   const WideVec sign = hn::ShiftRight<63>(pairs);
   const WideVec flip = hn::And(sign, hn::Set(d, 0x7fffffff00000000));
   const WideVec borrow = hn::And(sign, hn::Set(d, static_cast<int64_t>(0xffffffff00000000u)));
@@ -155,19 +220,20 @@ HWY_INLINE void ChooseByThreshold(const BlockScores<T>& block, size_t top_k, Blo
 
   HWY_ALIGN int64_t counts[kLanes];
   HWY_ALIGN uint64_t candidates[kMaxCount * kLanes];
-  HWY_ALIGN uint16_t positions[kLanes][kPositionRoom];
+  PositionList lists[kLanes];
   for (size_t row = 0; row < kLanes; ++row) {
     PrefetchRow(block.row(row), block.ahead, block.size * sizeof(T));
     counts[row] = static_cast<int64_t>(
-        ListAboveBar<kMaxCount>(block.row(row), block.size, bars[row], positions[row]));
+        ListAboveBar<kMaxCount>(block.row(row), block.size, bars[row], lists[row]));
   }
   // In a loop of its own, so that the lists are written when they are read.
   for (size_t row = 0; row < kLanes; ++row) {
     const T* scores = block.row(row);
+    HWY_ALIGN uint32_t positions[HWY_MAX(kMaxCount, kLanes)];
+    UnpackPositions<kMaxCount>(lists[row], block.size, positions);
     for (size_t s = 0; s < kMaxCount; ++s) {
-      const uint64_t position = positions[row][s];
-      candidates[s * kLanes + row] =
-          uint64_t{WidenedBits(scores + position)} << 32 | (~position & 0xffffffffu);
+      const uint32_t position = positions[s];
+      candidates[s * kLanes + row] = uint64_t{WidenedBits(scores + position)} << 32 | position;
     }
   }
 
