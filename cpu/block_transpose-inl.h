@@ -108,6 +108,10 @@ template <size_t kMost, typename T>
 HWY_INLINE void StoreColumns(const FloatVec* columns, size_t count, T* HWY_RESTRICT out,
                              int64_t stride) {
   static_assert(sizeof(T) == sizeof(float));
+  if (kMost == 1 && stride == 1) {
+    hn::StoreU(columns[0], FloatTag(), reinterpret_cast<float*>(out));
+    return;
+  }
   if (kMost == 2 && count == 2 && stride == 2) {
     hn::StoreInterleaved2(columns[0], columns[1], FloatTag(), reinterpret_cast<float*>(out));
     return;
