@@ -1,168 +1,176 @@
-// A row by half a warp, where the choice is made on the logits, the chosen weights are renormalised
-// and nothing else is asked for: one instruction serves two rows. A row with values that are not
-// finite, or with too many candidates, is left to route_row().
+// A row by some lanes of a warp, where the choice is made on the logits, the chosen weights are
+// renormalised and nothing else is asked for: one instruction serves several rows.
+//
+// The best top_k experts lie in the best top_k groups of neighbours, by their greatest logits: what
+// is chosen of a group is no better than that. So the lanes first choose a group each, then among
+// the experts of these groups. A row whose best logits are not all finite, or whose order is not
+// that of its keys, is left to route_row().
 #pragma once
 
-#include <cfloat>
+#include <cstddef>
 
 #include "cuda/row_router.cuh"
+#include "cuda/sorting_networks.cuh"
 
 namespace switchyard::cuda {
 
-inline constexpr int kHalfWarp = kWarpSize / 2;
+inline constexpr int kGroupSize = 4;
 
-/// With more, random rows have more candidates than half a warp takes: about 11 for the best 8, but
-/// 16 for the best 10.
-inline constexpr int kMaxHalfWarpTopK = 8;
+/// Integers that order a row's experts: greater logits first, then lower ids. The id takes the
+/// place of a logit's last bits, which a widened bfloat16 does not have.
+template <int kMaxRowExperts>
+struct ExpertKeys {
+  static_assert(kMaxRowExperts <= 512 && (kMaxRowExperts & (kMaxRowExperts - 1)) == 0);
+  static constexpr int kIdMask = kMaxRowExperts - 1;
+  static constexpr int kInfinity = 0x7f800000;
 
-/// Where half a warp keeps a row: a lane holds vectors of 16 bytes.
-template <int kPerLane, typename T>
-struct HalfRowLayout {
-  static constexpr int kVector = sizeof(T) == 2 && kPerLane >= 8 ? 8 : 4;
-
-  __device__ static int expert_of(int element, int lane) {
-    return element / kVector * kVector * kHalfWarp + lane * kVector + element % kVector;
+  __device__ static int key_of(float logit, int expert) {
+    // Sign and magnitude as an integer, so that -0 is +0.
+    const int bits = __float_as_int(logit);
+    const int sign = bits >> 31;
+    return ((bits & (0x7fffffff - kIdMask)) ^ sign) - sign + (kIdMask - expert);
   }
+  __device__ static int expert_of(int key) { return ~key & kIdMask; }
+
+  /// Whether a key's logit is below +inf and no NaN that lies there.
+  __device__ static bool is_low(int key) { return key < kInfinity; }
+  __device__ static bool is_finite(int key) {
+    constexpr uint32_t kLowest = kInfinity - kIdMask - 1;
+    return static_cast<uint32_t>(key) + kLowest < kLowest + kInfinity;
+  }
+  /// Whether two keys have the same logit, cut.
+  __device__ static bool are_alike(int key, int other) { return ((key ^ other) & ~kIdMask) == 0; }
+  /// Whether a key's logit, cut, is at least that of another.
+  __device__ static bool reaches(int key, int other) { return key >= (other & ~kIdMask); }
 };
 
-/// Half a warp's memory. A candidate's logit and expert, later a chosen one's, lie kHalfWarp apart,
-/// so that one address serves both.
-struct alignas(16) HalfWarpScratch {
-  long long keys[kHalfWarp];
-  float values[2 * kHalfWarp];
+/// A row of a batch for which 32 bits are enough, for its number and for the bytes between rows.
+template <typename T>
+__device__ const T* narrow_row(const ConstTensorView& logits, uint32_t token) {
+  const auto stride = static_cast<uint32_t>(logits.row_stride) * uint32_t{sizeof(T)};
+  return reinterpret_cast<const T*>(static_cast<const std::byte*>(logits.data) +
+                                    uint64_t{token} * stride);
+}
 
-  __device__ static void put(float* at, float logit, int expert) {
-    at[0] = logit;
-    at[kHalfWarp] = __int_as_float(expert);
+/// A group of logits, widened; -inf where there is none.
+struct Group {
+  float values[kGroupSize];
+
+  __device__ Group(const float* row, int first, int num_experts) {
+    PackedElements<float, kGroupSize> packed;
+    for (float& value : packed.values) value = minus_infinity();
+    if (first < num_experts) packed = load_vector(at<decltype(packed)>(row + first));
+    for (int j = 0; j < kGroupSize; ++j) values[j] = packed.values[j];
   }
-  __device__ float logit(int i) const { return values[i]; }
-  __device__ int expert(int i) const { return __float_as_int(values[kHalfWarp + i]); }
+  /// By pairs, of which a value takes one instruction.
+  __device__ Group(const BFloat16* row, int first, int num_experts) {
+    uint2 pairs{0xff80ff80u, 0xff80ff80u};
+    if (first < num_experts) pairs = load_vector(at<uint2>(row + first));
+    values[0] = __uint_as_float(pairs.x << 16);
+    values[1] = __uint_as_float(pairs.x & 0xffff0000u);
+    values[2] = __uint_as_float(pairs.y << 16);
+    values[3] = __uint_as_float(pairs.y & 0xffff0000u);
+  }
+
+  /// NaNs do not count but in a group without others.
+  [[nodiscard]] __device__ float greatest() const {
+    return max(max(values[0], values[1]), max(values[2], values[3]));
+  }
+
+ private:
+  template <typename Vector, typename T>
+  __device__ static const Vector* at(const T* address) {
+    return reinterpret_cast<const Vector*>(address);
+  }
 };
+static_assert(kGroupSize == 4);
 
-/// Orders candidates, and is far from the ends of 64 bits, so that a difference tells the order.
-__device__ inline long long small_candidate_of(float logit, int expert) {
-  static_assert(kMaxExperts <= 2048);
-  return static_cast<long long>(ordered_bits(logit)) << 11 | (2047 - expert);
-}
-
-/// Loads a row, widened; what lies behind it is -FLT_MAX.
-template <int kPerLane, typename T>
-__device__ void load_half_row(const T* row, int num_experts, int lane, float (&x)[kPerLane]) {
-  using Layout = HalfRowLayout<kPerLane, T>;
-  using Packed = PackedElements<T, Layout::kVector>;
+/// Whether a lane's groups of a row have bits that keys do not hold.
+template <int kLanes, int kGroups>
+__device__ bool has_cut_bits(const float* row, int num_experts) {
+  uint32_t bits = 0;
 #pragma unroll
-  for (int element = 0; element < kPerLane; element += Layout::kVector) {
-    const int expert = Layout::expert_of(element, lane);
-    if (expert < num_experts) {
-      const Packed packed = load_vector(reinterpret_cast<const Packed*>(row + expert));
-#pragma unroll
-      for (int j = 0; j < Layout::kVector; ++j) x[element + j] = widen(packed.values[j]);
-    } else {
-#pragma unroll
-      for (int j = 0; j < Layout::kVector; ++j) x[element + j] = -FLT_MAX;
-    }
+  for (int i = 0; i < kGroups; ++i) {
+    const int first = (i * kLanes + lane_index() % kLanes) * kGroupSize;
+    if (first >= num_experts) continue;
+    const Group group(row, first, num_experts);
+    for (const float logit : group.values) bits |= __float_as_uint(logit);
   }
+  return (bits & ExpertKeys<kLanes * kGroups * kGroupSize>::kIdMask) != 0;
 }
 
-/// The half warp's values in descending order of lanes.
-__device__ inline float sorted_by_lane(float value, int lane) {
-#pragma unroll
-  for (int size = 2; size <= kHalfWarp; size *= 2) {
-#pragma unroll
-    for (int distance = size / 2; distance > 0; distance /= 2) {
-      const float other = __shfl_xor_sync(kAllLanes, value, distance);
-      const bool descends = size == kHalfWarp || (lane & size) == 0;
-      const bool takes_larger = ((lane & distance) == 0) == descends;
-      value = takes_larger ? fmaxf(value, other) : fminf(value, other);
-    }
-  }
-  return value;
+/// Whether `value` is true for a lane of this one's row.
+template <int kLanes>
+__device__ bool any_of_row(bool value) {
+  const unsigned lanes = __ballot_sync(kAllLanes, value ? 1 : 0) >> (lane_index() & -kLanes);
+  return (lanes & ((1u << kLanes) - 1u)) != 0;
 }
 
-/// Sum of the lanes' values up to and with this one; in `total` of all.
-__device__ inline int half_warp_inclusive_sum(int value, int lane, int& total) {
-#pragma unroll
-  for (int distance = 1; distance < kHalfWarp; distance *= 2) {
-    const int before = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance), kHalfWarp);
-    value += lane >= distance ? before : 0;
-  }
-  total = __shfl_sync(kAllLanes, value, kHalfWarp - 1, kHalfWarp);
-  return value;
-}
-
-/// Routes `token`, one for each half of the warp; both halves call it, with `is_row` false where
-/// there is none. Returns whether the row is left, and nothing of it written.
-template <int kPerLane, typename T>
-__device__ bool route_row_by_half_warp(const RouteTask& task, const BlockTally& tally,
-                                       int64_t token, bool is_row, HalfWarpScratch& scratch) {
-  const int lane = lane_index() % kHalfWarp;
+/// Routes a token for each kLanes lanes of the warp, all of which call it; `is_row` is false where
+/// there is none. Returns the lanes whose rows are left, and nothing of these written.
+template <int kLanes, int kGroups, typename T>
+__device__ unsigned route_row_by_lanes(const RouteTask& task, const BlockTally& tally,
+                                       uint32_t token, bool is_row) {
+  using Keys = ExpertKeys<kLanes * kGroups * kGroupSize>;
+  const int lane = lane_index() % kLanes;
+  const int num_experts = task.config.num_experts;
   const int top_k = task.config.top_k;
-  float x[kPerLane];
-  load_half_row(task.logits.as<T>().row(is_row ? token : 0), task.config.num_experts, lane, x);
-  float best = x[0];
-  float zeros = 0.0f;  // NaN once a logit is not finite
+  const T* const row = narrow_row<T>(task.logits, is_row ? token : 0);
+
+  int groups[kGroups];
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) {
-    best = fmaxf(best, x[i]);
-    zeros = __fmaf_rn(x[i], 0.0f, zeros);
+  for (int i = 0; i < kGroups; ++i) {
+    const int first = (i * kLanes + lane) * kGroupSize;
+    groups[i] = Keys::key_of(Group(row, first, num_experts).greatest(), first);
   }
-  const unsigned finite = __ballot_sync(kAllLanes, zeros == 0.0f ? 1 : 0);
-  const unsigned half = 0xffffu << (lane_index() - lane);
-  // At least top_k lanes reach the bar.
-  const float bar = __shfl_sync(kAllLanes, sorted_by_lane(best, lane), top_k - 1, kHalfWarp);
-  float ones = 0.0f;  // a float, since comparisons can put out one and not an integer
+  LaneLists<kLanes, kGroups> group_lists(lane);
+  const int group_key = group_lists.template greatest<false>(groups);
+  const int first = Keys::expert_of(group_key);
+
+  const Group group(row, first, num_experts);
+  int experts[kGroupSize];
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) ones += x[i] >= bar ? 1.0f : 0.0f;
-  const auto reached = static_cast<int>(ones);
-  int count = 0;
-  const int place = half_warp_inclusive_sum(reached, lane, count) - reached;
-  // At -FLT_MAX what lies behind the row would be a candidate.
-  const bool is_left = (finite & half) != half || bar == -FLT_MAX || count > kHalfWarp;
-  const bool is_routed = is_row && !is_left;
-  if (is_routed && reached > 0) {
-    float* next = scratch.values + place;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      if (x[i] < bar) continue;
-      HalfWarpScratch::put(next, x[i], HalfRowLayout<kPerLane, T>::expert_of(i, lane));
-      ++next;
+  for (int j = 0; j < kGroupSize; ++j) experts[j] = Keys::key_of(group.values[j], first + j);
+  LaneLists<kLanes, kGroupSize> expert_lists(lane);
+  const int mine = expert_lists.template greatest<true>(experts);
+
+  const bool is_chosen = lane < top_k;
+  const bool is_read = is_chosen & Keys::is_finite(mine);
+  // A group of nothing but NaNs may have come before others, whatever the keys of these.
+  const bool is_bad = (is_chosen & !is_read) | !Keys::is_low(group_key);
+  bool is_tied = false;
+  if constexpr (std::is_same_v<T, float>) {
+    const int last = __shfl_sync(kAllLanes, mine, top_k - 1, kLanes);
+    const int next = __shfl_down_sync(kAllLanes, mine, 1, kLanes);
+    const int dropped = max(group_lists.greatest_dropped, expert_lists.greatest_dropped);
+    is_tied = Keys::reaches(is_chosen ? dropped : max(dropped, mine), last) |
+              ((lane < top_k - 1) & Keys::are_alike(mine, next));
+  }
+  bool is_left = false;
+  unsigned left = 0;
+  if (__any_sync(kAllLanes, (is_row & (is_bad | is_tied)) ? 1 : 0) != 0) {
+    is_left = any_of_row<kLanes>(is_bad);
+    if constexpr (std::is_same_v<T, float>) {
+      is_left |= any_of_row<kLanes>(is_tied) &
+                 any_of_row<kLanes>(has_cut_bits<kLanes, kGroups>(row, num_experts));
     }
+    left = __ballot_sync(kAllLanes, (is_row & is_left) ? 1 : 0);
   }
-  __syncwarp();
 
-  const bool is_candidate = is_routed && lane < count;
-  float logit = 0.0f;
-  int expert = 0;
-  long long mine = 0;
-  if (is_candidate) {
-    logit = scratch.logit(lane);
-    expert = scratch.expert(lane);
-    mine = small_candidate_of(logit, expert);
-  }
-  scratch.keys[lane] = mine;
-  __syncwarp();
-  int rank = 0;
-#pragma unroll
-  for (int other = 0; other < kHalfWarp; ++other) {
-    rank += static_cast<int>(static_cast<unsigned long long>(mine - scratch.keys[other]) >> 63);
-  }
-  if (is_candidate && rank < top_k) HalfWarpScratch::put(scratch.values + rank, logit, expert);
-  __syncwarp();
-
-  const bool is_chosen = is_routed && lane < top_k;
-  float term = 0.0f;
-  if (is_chosen) term = numerics::exp(scratch.logit(lane) - scratch.logit(0));
+  const int expert = Keys::expert_of(mine);
+  const float logit = widen(row[is_read ? expert : 0]);
+  const float power = numerics::exp(logit - __shfl_sync(kAllLanes, logit, 0, kLanes));
+  const float term = is_chosen ? power : 0.0f;
   float total = term;
 #pragma unroll
-  for (int distance = kHalfWarp / 2; distance > 0; distance /= 2) {
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
     total += __shfl_xor_sync(kAllLanes, total, distance);
   }
-  if (is_chosen) {
-    store_choice(task, tally, token, lane, scratch.expert(lane),
+  if (is_chosen & is_row & !is_left) {
+    store_choice(task, tally, token, lane, expert,
                  term / total * task.config.routed_scaling_factor);
   }
-  __syncwarp();  // the next row takes the same memory
-  return is_row && is_left;
+  return left;
 }
 
 }  // namespace switchyard::cuda

@@ -8,12 +8,14 @@
 
 namespace switchyard::cuda {
 
+/// Logits that are loaded at once.
+inline constexpr int kShortcutVector = 4;
+
 /// The rows that one such way takes.
 struct ShortcutRows {
   DataType dtype;
   int max_experts;
   int max_top_k;
-  int vector;   ///< elements that are loaded at once
   int at_once;  ///< rows of a warp
 };
 

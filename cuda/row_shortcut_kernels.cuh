@@ -21,8 +21,12 @@ __device__ RouteTask plain_task(const RouteTask& task) {
   plain.expert_mask = nullptr;
   plain.loss_sums = nullptr;
   plain.on_logits = true;
-  plain.aligned_rows = true;  // by 4; a lane of route_row() takes no more
+  plain.aligned_rows = true;  // by kShortcutVector; a lane of route_row() takes no more
   plain.group_terms = 0;
+  // 32 bits are enough, also for a row's number: a shorter multiplication.
+  plain.logits.row_stride = static_cast<uint32_t>(plain.logits.row_stride);
+  plain.expert_ids.row_stride = static_cast<uint32_t>(plain.expert_ids.row_stride);
+  plain.gate_weights.row_stride = static_cast<uint32_t>(plain.gate_weights.row_stride);
   return plain;
 }
 
@@ -37,23 +41,28 @@ __device__ void route_left_rows(const RouteTask& task, const BlockTally& tally, 
   }
 }
 
-/// Routes tokens, a warp two neighbours at a time. `selection` has an element for every warp,
-/// `halves` two.
-template <int kPerLane, typename T>
-__device__ void route_by_half_warps(const RouteTask& task, const TokenSteps& tokens,
-                                    const BlockTally& tally, SelectionScratch* selection,
-                                    HalfWarpScratch* halves, int& num_degenerate_rows) {
+/// Routes tokens, kLanes lanes one of a warp's neighbours; the whole warp takes those that they
+/// cannot. `selection` has an element for every warp.
+template <int kLanes, int kGroups, typename T>
+__device__ void route_by_lanes(const RouteTask& task, const TokenSteps& tokens,
+                               const BlockTally& tally, SelectionScratch* selection,
+                               int& num_degenerate_rows) {
   begin_block(task, tally, num_degenerate_rows);
   WarpScratch scratch{selection[warp_index_in_block()], {}};
-  const int half = lane_index() / kHalfWarp;
-  for (int64_t first = tokens.first; first < tokens.end; first += tokens.step) {
-    const bool is_left =
-        route_row_by_half_warp<kPerLane, T>(task, tally, first + half, first + half < tokens.end,
-                                            halves[2 * warp_index_in_block() + half]);
-    const unsigned left = __ballot_sync(kAllLanes, is_left ? 1 : 0);
+  const auto end = static_cast<uint32_t>(tokens.end);
+  const auto step = static_cast<uint32_t>(tokens.step);
+  for (auto first = static_cast<uint32_t>(tokens.first); first < end; first += step) {
+    const uint32_t token = first + static_cast<uint32_t>(lane_index() / kLanes);
+    const unsigned left = route_row_by_lanes<kLanes, kGroups, T>(task, tally, token, token < end);
     if (left == 0) continue;
-    const unsigned rows = (left & 1u) | (left >> (kHalfWarp - 1) & 2u);
-    route_left_rows<kPerLane / 2>(task, tally, first, rows, scratch, num_degenerate_rows);
+    unsigned rows = 0;
+#pragma unroll
+    for (int row = 0; row < kWarpSize / kLanes; ++row) {
+      const unsigned lanes = left >> (row * kLanes) & ((1u << kLanes) - 1u);
+      rows |= lanes != 0 ? 1u << row : 0u;
+    }
+    constexpr int kPerLane = kLanes * kGroups * kGroupSize / kWarpSize;
+    route_left_rows<kPerLane>(task, tally, first, rows, scratch, num_degenerate_rows);
   }
 }
 
@@ -74,19 +83,17 @@ __device__ void route_by_threads(const RouteTask& task, const TokenSteps& tokens
   }
 }
 
-/// Half a warp takes a row; `kPerLane` of its elements are a lane's.
-template <int kPerLane, typename T>
-__global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 2)
-    route_half_warps_kernel(RouteTask task) {
+/// kLanes lanes take a row; each has kGroups groups of it.
+template <int kLanes, int kGroups, typename T>
+__global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 2) route_lanes_kernel(RouteTask task) {
   SWITCHYARD_SHARED(SelectionScratch, selection, [kMaxRouteWarps]);
-  SWITCHYARD_SHARED(HalfWarpScratch, halves, [2 * kMaxRouteWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
   begin_beside_clearing(task);
   const RouteTask plain = plain_task<T>(task);
   const BlockMemory block(plain, memory);
-  route_by_half_warps<kPerLane, T>(plain, tokens_over_grid(plain, 2), block.tally, selection,
-                                   halves, num_degenerate_rows);
+  route_by_lanes<kLanes, kGroups, T>(plain, tokens_over_grid(plain, kWarpSize / kLanes),
+                                     block.tally, selection, num_degenerate_rows);
   finish_block(plain, block.tally, num_degenerate_rows);
 }
 
@@ -114,18 +121,16 @@ constexpr ShortcutRows rows_of_threads() {
   return {.dtype = kDataType<T>,
           .max_experts = kMaxRowExperts,
           .max_top_k = kMaxThreadTopK,
-          .vector = 4,
           .at_once = kWarpSize};
 }
 
-/// What route_by_half_warps() takes.
-template <int kPerLane, typename T>
-constexpr ShortcutRows rows_of_half_warps() {
+/// What route_by_lanes() takes.
+template <int kLanes, int kGroups, typename T>
+constexpr ShortcutRows rows_of_lanes() {
   return {.dtype = kDataType<T>,
-          .max_experts = kPerLane * kHalfWarp,
-          .max_top_k = kMaxHalfWarpTopK,
-          .vector = HalfRowLayout<kPerLane, T>::kVector,
-          .at_once = 2};
+          .max_experts = kLanes * kGroups * kGroupSize,
+          .max_top_k = kLanes,
+          .at_once = kWarpSize / kLanes};
 }
 
 }  // namespace switchyard::cuda

@@ -10,17 +10,16 @@ constexpr SortingShortcut threads() {
   return {rows_of_threads<kMaxRowExperts, T>(), threads_and_sort_kernel<kMaxRowExperts, T>};
 }
 
-template <int kPerLane, typename T>
-constexpr SortingShortcut half_warps() {
-  return {rows_of_half_warps<kPerLane, T>(), half_warps_and_sort_kernel<kPerLane, T>};
+template <int kLanes, int kGroups, typename T>
+constexpr SortingShortcut lanes() {
+  return {rows_of_lanes<kLanes, kGroups, T>(), lanes_and_sort_kernel<kLanes, kGroups, T>};
 }
 
 /// The first that fits is the best.
-constexpr SortingShortcut kShortcuts[] = {threads<16, float>(),    threads<16, BFloat16>(),
-                                          half_warps<4, float>(),  half_warps<4, BFloat16>(),
-                                          half_warps<8, float>(),  half_warps<8, BFloat16>(),
-                                          half_warps<16, float>(), half_warps<16, BFloat16>(),
-                                          half_warps<32, float>(), half_warps<32, BFloat16>()};
+constexpr SortingShortcut kShortcuts[] = {
+    threads<16, float>(),  threads<16, BFloat16>(), lanes<8, 2, float>(), lanes<8, 2, BFloat16>(),
+    lanes<8, 4, float>(),  lanes<8, 4, BFloat16>(), lanes<8, 8, float>(), lanes<8, 8, BFloat16>(),
+    lanes<16, 8, float>(), lanes<16, 8, BFloat16>()};
 
 }  // namespace
 
@@ -29,10 +28,8 @@ const SortingShortcut* find_sorting_shortcut(const RouteTask& task) {
 }
 
 int64_t sorting_shortcut_static_bytes() {
-  constexpr auto kWarpBytes =
-      static_cast<int64_t>(sizeof(SelectionScratch) + 2 * sizeof(HalfWarpScratch));
-  return kShortcutSortingWarps * kWarpBytes + kMaxWarps * static_cast<int64_t>(sizeof(int64_t)) +
-         64;
+  return kShortcutSortingWarps * static_cast<int64_t>(sizeof(SelectionScratch)) +
+         kMaxWarps * static_cast<int64_t>(sizeof(int64_t)) + 64;
 }
 
 }  // namespace switchyard::cuda

@@ -49,20 +49,19 @@ __global__ void __launch_bounds__(most_sorting_warps(kPerLane) * kWarpSize, 1)
   sort_in_cluster(task, args, tokens, block.tally, memory, warp_sums, num_degenerate_rows);
 }
 
-/// Routes like route_half_warps_kernel() and sorts.
-template <int kPerLane, typename T>
+/// Routes like route_lanes_kernel() and sorts.
+template <int kLanes, int kGroups, typename T>
 __global__ void __launch_bounds__(kShortcutSortingWarps* kWarpSize, 1)
-    half_warps_and_sort_kernel(RouteTask task, SortArgs args) {
+    lanes_and_sort_kernel(RouteTask task, SortArgs args) {
   SWITCHYARD_SHARED(SelectionScratch, selection, [kShortcutSortingWarps]);
-  SWITCHYARD_SHARED(HalfWarpScratch, halves, [2 * kShortcutSortingWarps]);
   SWITCHYARD_SHARED(int64_t, warp_sums, [kMaxWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
   const RouteTask plain = plain_task<T>(task);
   const BlockMemory block(plain, memory);
   const TokenRange tokens = tokens_of_block(args);
-  route_by_half_warps<kPerLane, T>(plain, warp_steps(tokens, 2), block.tally, selection, halves,
-                                   num_degenerate_rows);
+  route_by_lanes<kLanes, kGroups, T>(plain, warp_steps(tokens, kWarpSize / kLanes), block.tally,
+                                     selection, num_degenerate_rows);
   sort_in_cluster(plain, args, tokens, block.tally, memory, warp_sums, num_degenerate_rows);
 }
 

@@ -39,6 +39,11 @@ float huge(RandomStream& random) {
   return random.pick(kHuge);
 }
 
+float near_tie(RandomStream& random) {
+  const float value = std::round(normal(random, 1.5) * 16.0f) / 16.0f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (random.bits32() & 3u));
+}
+
 /// The value at one place of a row. `row_value` is one draw for the whole row.
 float draw(Distribution distribution, DataType dtype, RandomStream& random, int64_t col,
            int64_t cols, float row_value) {
@@ -55,6 +60,10 @@ float draw(Distribution distribution, DataType dtype, RandomStream& random, int6
       return denormal(random, dtype);
     case Distribution::kAllNaN:
       return random.chance(50) ? kNaN : -kNaN;
+    case Distribution::kNaNRuns: {
+      const bool in_run = (col / 8 + std::lround(std::fabs(row_value) * 1000.0f)) % 2 == 0;
+      return in_run ? std::copysign(kNaN, row_value) : normal(random, 1.5);
+    }
     case Distribution::kMixedSpecial:
       return special(random);
     case Distribution::kShortRows:
@@ -63,6 +72,8 @@ float draw(Distribution distribution, DataType dtype, RandomStream& random, int6
       return huge(random);
     case Distribution::kBFloat16Rounded:
       return widen(to_bfloat16(normal(random, 1.5)));
+    case Distribution::kNearTies:
+      return row_value > 0.0f ? near_tie(random) : normal(random, 1.5);
     case Distribution::kAscending:
       return row_value + 0.01f * static_cast<float>(col);
     case Distribution::kDescending:
@@ -78,10 +89,10 @@ float draw(Distribution distribution, DataType dtype, RandomStream& random, int6
 }  // namespace
 
 const char* name_of(Distribution distribution) {
-  constexpr const char* kNames[] = {"normal",   "wide_normal",  "heavy_ties",    "all_equal",
-                                    "denormal", "all_nan",      "mixed_special", "short_rows",
-                                    "huge",     "bf16_rounded", "ascending",     "descending",
-                                    "one_hot",  "random_bits"};
+  constexpr const char* kNames[] = {"normal",     "wide_normal", "heavy_ties",   "all_equal",
+                                    "denormal",   "all_nan",     "nan_runs",     "mixed_special",
+                                    "short_rows", "huge",        "bf16_rounded", "near_ties",
+                                    "ascending",  "descending",  "one_hot",      "random_bits"};
   return kNames[static_cast<size_t>(distribution)];
 }
 

@@ -17,10 +17,12 @@ enum class Distribution : uint8_t {
   kAllEqual,         ///< one value a row
   kDenormal,         ///< subnormal numbers of both signs
   kAllNaN,           ///< nothing to choose from
+  kNaNRuns,          ///< runs of NaNs of one sign among ordinary values
   kMixedSpecial,     ///< NaN, infinities and signed zeros among ordinary values
   kShortRows,        ///< a few finite values a row, at times none
   kHuge,             ///< around +-FLT_MAX, where differences overflow
   kBFloat16Rounded,  ///< values that 16-bit routers emit, with their many ties
+  kNearTies,         ///< in half of the rows, values that differ in their last bits
   kAscending,
   kDescending,
   kOneHot,
@@ -28,11 +30,12 @@ enum class Distribution : uint8_t {
 };
 
 inline constexpr Distribution kAllDistributions[] = {
-    Distribution::kNormal,          Distribution::kWideNormal, Distribution::kHeavyTies,
-    Distribution::kAllEqual,        Distribution::kDenormal,   Distribution::kAllNaN,
-    Distribution::kMixedSpecial,    Distribution::kShortRows,  Distribution::kHuge,
-    Distribution::kBFloat16Rounded, Distribution::kAscending,  Distribution::kDescending,
-    Distribution::kOneHot,          Distribution::kRandomBits};
+    Distribution::kNormal,    Distribution::kWideNormal,      Distribution::kHeavyTies,
+    Distribution::kAllEqual,  Distribution::kDenormal,        Distribution::kAllNaN,
+    Distribution::kNaNRuns,   Distribution::kMixedSpecial,    Distribution::kShortRows,
+    Distribution::kHuge,      Distribution::kBFloat16Rounded, Distribution::kNearTies,
+    Distribution::kAscending, Distribution::kDescending,      Distribution::kOneHot,
+    Distribution::kRandomBits};
 inline constexpr DataType kAllDataTypes[] = {DataType::kFloat32, DataType::kFloat16,
                                              DataType::kBFloat16};
 

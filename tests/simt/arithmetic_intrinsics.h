@@ -117,9 +117,16 @@ inline long long min(long long a, long long b) { return std::min(a, b); }
 inline long long max(long long a, long long b) { return std::max(a, b); }
 inline unsigned long long min(unsigned long long a, unsigned long long b) { return std::min(a, b); }
 inline unsigned long long max(unsigned long long a, unsigned long long b) { return std::max(a, b); }
-// Of a number and a NaN the number.
-inline float min(float a, float b) { return std::fmin(a, b); }
-inline float max(float a, float b) { return std::fmax(a, b); }
+// Of a number and a NaN the number, which std::fmax() makes of quiet NaNs only; of two NaNs the
+// GPU's own.
+inline float min(float a, float b) {
+  if (std::isnan(a)) return std::isnan(b) ? __uint_as_float(0x7fffffffu) : b;
+  return std::isnan(b) || a < b ? a : b;
+}
+inline float max(float a, float b) {
+  if (std::isnan(a)) return std::isnan(b) ? __uint_as_float(0x7fffffffu) : b;
+  return std::isnan(b) || a > b ? a : b;
+}
 inline double min(double a, double b) { return std::fmin(a, b); }
 inline double max(double a, double b) { return std::fmax(a, b); }
 // NOLINTEND(readability-identifier-naming,bugprone-reserved-identifier)

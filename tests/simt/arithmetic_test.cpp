@@ -87,6 +87,8 @@ TEST(SimtArithmetic, OfANumberAndANaNTheNumberIsChosen) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(min(1.0f, nan), 1.0f);
   EXPECT_EQ(max(nan, 1.0f), 1.0f);
+  EXPECT_EQ(max(__uint_as_float(0x7f800001u), 1.0f), 1.0f);
+  EXPECT_EQ(__float_as_uint(max(-nan, -nan)), 0x7fffffffu);
   EXPECT_EQ(min(-1, 1), -1);
   EXPECT_EQ(max(1u, ~0u), ~0u);
   EXPECT_EQ(__saturatef(nan), 0.0f);

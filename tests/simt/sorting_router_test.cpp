@@ -182,7 +182,7 @@ TEST(CudaSortingRouter, ManyTokensTakeAShortcutInOneLaunch) {
       EXPECT_TRUE(ran("route_and_sort_kernel")) << simt::running_kernel();
       EXPECT_EQ(launches(router, enough, true), 1);
       EXPECT_TRUE(ran(num_experts == 8    ? "threads_and_sort_kernel"
-                      : num_experts == 40 ? "half_warps_and_sort_kernel"
+                      : num_experts == 40 ? "lanes_and_sort_kernel"
                                           : "route_and_sort_kernel"))
           << simt::running_kernel();
     }
