@@ -17,18 +17,19 @@ namespace switchyard::cuda {
 inline constexpr int kGroupSize = 4;
 
 /// Integers that order a row's experts: greater logits first, then lower ids. The id takes the
-/// place of a logit's last bits, which a widened bfloat16 does not have.
-template <int kMaxRowExperts>
+/// place of a logit's last bits, in which a widened bfloat16 has nothing.
+template <typename T, int kMaxRowExperts>
 struct ExpertKeys {
   static_assert(kMaxRowExperts <= 512 && (kMaxRowExperts & (kMaxRowExperts - 1)) == 0);
   static constexpr int kIdMask = kMaxRowExperts - 1;
+  static constexpr int kCutMask = sizeof(T) == 2 ? 0xffff : kIdMask;
   static constexpr int kInfinity = 0x7f800000;
 
   __device__ static int key_of(float logit, int expert) {
     // Sign and magnitude as an integer, so that -0 is +0.
     const int bits = __float_as_int(logit);
     const int sign = bits >> 31;
-    return ((bits & (0x7fffffff - kIdMask)) ^ sign) - sign + (kIdMask - expert);
+    return ((bits & (0x7fffffff - kCutMask)) ^ sign) - sign + (kIdMask - expert);
   }
   __device__ static int expert_of(int key) { return ~key & kIdMask; }
 
@@ -52,7 +53,7 @@ __device__ const T* narrow_row(const ConstTensorView& logits, uint32_t token) {
                                     uint64_t{token} * stride);
 }
 
-/// A group of logits, widened; -inf where there is none.
+/// A group of logits, widened as far as keys need it; -inf where there is none.
 struct Group {
   float values[kGroupSize];
 
@@ -62,17 +63,18 @@ struct Group {
     if (first < num_experts) packed = load_vector(at<decltype(packed)>(row + first));
     for (int j = 0; j < kGroupSize; ++j) values[j] = packed.values[j];
   }
-  /// By pairs, of which a value takes one instruction.
+  /// Pairs: the first of them stands in the last bits of the second, which keys do not hold.
   __device__ Group(const BFloat16* row, int first, int num_experts) {
     uint2 pairs{0xff80ff80u, 0xff80ff80u};
     if (first < num_experts) pairs = load_vector(at<uint2>(row + first));
     values[0] = __uint_as_float(pairs.x << 16);
-    values[1] = __uint_as_float(pairs.x & 0xffff0000u);
+    values[1] = __uint_as_float(pairs.x);
     values[2] = __uint_as_float(pairs.y << 16);
-    values[3] = __uint_as_float(pairs.y & 0xffff0000u);
+    values[3] = __uint_as_float(pairs.y);
   }
 
-  /// NaNs do not count but in a group without others.
+  /// NaNs do not count but in a group without others. Nor does an infinity that is one with the
+  /// other value of its pair behind it.
   [[nodiscard]] __device__ float greatest() const {
     return max(max(values[0], values[1]), max(values[2], values[3]));
   }
@@ -96,7 +98,7 @@ __device__ bool has_cut_bits(const float* row, int num_experts) {
     const Group group(row, first, num_experts);
     for (const float logit : group.values) bits |= __float_as_uint(logit);
   }
-  return (bits & ExpertKeys<kLanes * kGroups * kGroupSize>::kIdMask) != 0;
+  return (bits & ExpertKeys<float, kLanes * kGroups * kGroupSize>::kCutMask) != 0;
 }
 
 /// Whether `value` is true for a lane of this one's row.
@@ -111,7 +113,7 @@ __device__ bool any_of_row(bool value) {
 template <int kLanes, int kGroups, typename T>
 __device__ unsigned route_row_by_lanes(const RouteTask& task, const BlockTally& tally,
                                        uint32_t token, bool is_row) {
-  using Keys = ExpertKeys<kLanes * kGroups * kGroupSize>;
+  using Keys = ExpertKeys<T, kLanes * kGroups * kGroupSize>;
   const int lane = lane_index() % kLanes;
   const int num_experts = task.config.num_experts;
   const int top_k = task.config.top_k;
