@@ -160,6 +160,8 @@ SortArgs sort_args(const PermutationConfig& config, MatrixView<const int32_t> ex
   args.capacity = capacity_rows(config.capacity, expert_ids.rows, config.top_k, config.num_experts);
   args.block_tokens = expert_ids.rows;
   args.num_blocks = 1;
+  args.block_rows_reciprocal =
+      static_cast<uint32_t>(ceil_div(int64_t{1} << 32, int64_t{config.block_rows}));
   return args;
 }
 

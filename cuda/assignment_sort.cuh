@@ -20,10 +20,12 @@ struct SortArgs {
   int32_t top_k;
   int32_t block_rows;
   int32_t first_local_expert;
-  int32_t num_experts;   ///< local ones
-  int64_t capacity;      ///< assignments that an expert takes
-  int64_t block_tokens;  ///< tokens a thread block takes
-  int64_t num_blocks;    ///< thread blocks that take tokens; a grid may have more
+  int32_t num_experts;             ///< local ones
+  int64_t capacity;                ///< assignments that an expert takes
+  int64_t block_tokens;            ///< tokens a thread block takes
+  int64_t num_blocks;              ///< thread blocks that take tokens; a grid may have more
+  uint32_t block_rows_reciprocal;  ///< 2^32 / block_rows, rounded up; 0 for 1
+  bool notes_choices;              ///< blocks have noted their tokens' choices: few assignments
 
   // Sorts of several launches.
   int64_t* positions;         ///< [num_blocks][num_experts] counts, then places of the first ones
@@ -37,6 +39,11 @@ struct SortArgs {
 
   [[nodiscard]] __device__ bool may_drop() const { return capacity < expert_ids.rows * top_k; }
   [[nodiscard]] __device__ bool drops_by_weight() const { return group_keys != nullptr; }
+
+  /// Whole blocks of rows in `rows`, of which few assignments have less than 2^24.
+  [[nodiscard]] __device__ __forceinline__ uint32_t blocks_of_few(uint32_t rows) const {
+    return block_rows == 1 ? rows : __umulhi(rows, block_rows_reciprocal);
+  }
 
   /// Index of a local expert; num_experts for every other id, whatever it is.
   [[nodiscard]] __device__ uint32_t local(int32_t id) const {

@@ -18,7 +18,7 @@ __host__ __device__ inline int64_t route_tally_bytes(const RouteTask& task) {
 }
 
 /// Bytes of a block's dynamic shared memory, as BlockMemory hands them out.
-inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
+__host__ __device__ inline int64_t route_shared_bytes(const RouteTask& task, int num_warps) {
   int64_t bytes = route_tally_bytes(task);
   if (task.group_terms > 0) {
     bytes += num_warps * (int64_t{task.config.num_experts} + task.config.num_groups) * 4;
@@ -83,20 +83,25 @@ __device__ inline void begin_block(const RouteTask& task, const BlockTally& tall
                                    int& num_degenerate_rows) {
   const auto first = static_cast<int>(threadIdx.x);
   const auto step = static_cast<int>(blockDim.x);
+  // Few turns each: the division with which loops are unrolled would take longer than all of them.
   if (tally.tokens_per_expert != nullptr) {
+#pragma unroll 1
     for (int i = first; i < task.config.num_expert_ids(); i += step) tally.tokens_per_expert[i] = 0;
   }
   if (tally.loss_sums != nullptr) {
     const auto size = static_cast<int>(router_loss_sums_size(task.config.num_experts));
+#pragma unroll 1
     for (int i = first; i < size; i += step) tally.loss_sums[i] = 0;
   }
   if (first == 0) num_degenerate_rows = 0;
+  tally.notes.clear();
   __syncthreads();
 }
 
-/// What a grid may do beside clear_route_sums_kernel() before begin_block(): read its inputs.
+/// What a grid may do beside clear_route_sums_kernel() before begin_block(): read its inputs, but
+/// no sooner.
 __device__ __forceinline__ void begin_beside_clearing(const RouteTask& task) {
-  if (threadIdx.x == 0 && gridDim.x > 1 && task.has_sums()) forget_cached();
+  if (task.beside_clearing && threadIdx.x == 0) forget_cached();
 }
 
 /// Adds a block's sums to the batch's once the launch before, if there was need of one, has zeroed
@@ -104,6 +109,7 @@ __device__ __forceinline__ void begin_beside_clearing(const RouteTask& task) {
 __device__ inline void finish_block(const RouteTask& task, const BlockTally& tally,
                                     const int& num_degenerate_rows) {
   let_next_grid_start();
+  if (!task.has_sums()) return;
   __syncthreads();
   if (gridDim.x > 1) wait_for_previous_grid();
   add_block_sums(task, tally, num_degenerate_rows);
@@ -122,21 +128,54 @@ __device__ __forceinline__ TokenSteps tokens_over_grid(const RouteTask& task, in
           at_once * static_cast<int64_t>(gridDim.x) * warps_per_block()};
 }
 
-/// Routes tokens, a warp one at a time; lane l holds up to four neighbouring experts of every 128.
-/// `selection` has an element for every warp.
+/// Routes a warp's tokens from the first of `tokens` on while they are usual, and leaves it at one
+/// that is not. The first row may have been loaded before.
 template <int kPerLane>
-__device__ void route_tokens(const RouteTask& task, const TokenSteps& tokens,
-                             const BlockMemory& block, SelectionScratch* selection,
+__device__ void route_usual_tokens(const RouteTask& task, TokenSteps& tokens,
+                                   const BlockTally& tally, SelectionScratch& memory,
+                                   RowAhead<kPerLane>& row) {
+  if constexpr (RowAhead<kPerLane>::kKnown) {
+    while (tokens.first < tokens.end) {
+      const int64_t token = tokens.first;
+      if (task.token_mask != nullptr && task.token_mask[token] == 0) {
+        store_padding(task, token);
+      } else {
+        if (row.token != token) row.load(task, token);
+        if (!route_usual_row(task, token, row.words, tally, candidates_in(memory))) return;
+      }
+      tokens.first += tokens.step;
+    }
+  }
+}
+
+/// Routes tokens, a warp one at a time; lane l holds neighbouring experts. `selection` has an
+/// element for every warp.
+template <int kPerLane>
+__device__ void route_tokens(const RouteTask& task, TokenSteps tokens, const BlockMemory& block,
+                             SelectionScratch* selection, RowAhead<kPerLane>& row,
                              int& num_degenerate_rows) {
-  begin_block(task, block.tally, num_degenerate_rows);
-  WarpScratch scratch{selection[warp_index_in_block()], block.groups};
-  for (int64_t token = tokens.first; token < tokens.end; token += tokens.step) {
+  if (task.has_sums()) {
+    begin_block(task, block.tally, num_degenerate_rows);
+  } else if (block.tally.notes.takers != nullptr) {
+    block.tally.notes.clear();
+    __syncthreads();
+  }
+  SelectionScratch& memory = selection[warp_index_in_block()];
+  WarpScratch scratch{memory, block.groups};
+  for (; tokens.first < tokens.end; tokens.first += tokens.step) {
+    if (task.usual_rows != UsualRows::kNone) {
+      route_usual_tokens(task, tokens, block.tally, memory, row);
+      if (tokens.first >= tokens.end) break;
+    }
+    const int64_t token = tokens.first;
     if (task.token_mask != nullptr && task.token_mask[token] == 0) {
       store_padding(task, token);
       continue;
     }
     const bool degenerate = route_row<kPerLane>(task, token, block.tally, scratch);
-    if (degenerate && lane_index() == 0) atomicAdd(&num_degenerate_rows, 1);
+    if (degenerate && task.num_degenerate_rows != nullptr && lane_index() == 0) {
+      atomicAdd(&num_degenerate_rows, 1);
+    }
     store_shared_experts(task, block.tally, token);
   }
 }

@@ -64,18 +64,18 @@ class CudaHashRouter final : public HashRouter::Implementation {
     device_.check_memory("num_degenerate_rows", result.num_degenerate_rows, alignof(int64_t));
   }
 
-  void launch_kernels(const HashTask& task, StreamView stream) const {
+  void launch_kernels(HashTask task, StreamView stream) const {
     const int64_t num_tokens = task.token_ids.size;
     if (num_tokens == 0 && !task.route.has_sums()) return;
     const RouteGrid grid =
         route_grid(num_tokens, kMaxRouteWarps, max_blocks_, device_.num_multiprocessors());
-    const bool dependent = clear_route_sums(device_, task.route, grid, stream);
+    task.route.beside_clearing = clear_route_sums(device_, task.route, grid, stream);
     device_.check(SWITCHYARD_LAUNCH(choice_.kernel,
                                     {.grid = static_cast<unsigned>(grid.blocks),
                                      .block = static_cast<unsigned>(grid.warps * kWarpSize),
                                      .shared_bytes = route_shared_bytes(task.route, 1),
                                      .stream = stream.get(),
-                                     .dependent = dependent},
+                                     .dependent = task.route.beside_clearing},
                                     task),
                   "launch of hash_kernel");
   }

@@ -133,11 +133,17 @@ __device__ __forceinline__ void forget_cached() { __threadfence(); }
 /// between: nobody comes out of wait_for_cluster() before every thread of every block has called
 /// arrive_at_cluster(), and what was written before that is visible then. All threads take both.
 ///
+/// arrive_at_cluster_shared() is the arrival at the same barrier after which only what was written
+/// to shared memory is visible: it does not wait for what is on its way to device memory. After
+/// arrive_at_cluster_relaxed() nothing need be visible: it is for a block's last look at others.
+///
 /// shared_of_block() gives the address of what block `rank` has where this block has `shared`, in
 /// shared memory. It may be touched from the cluster's first barrier on, and no block may end
 /// before the others are done with its memory.
 #if !defined(__CUDACC__)
 using simt::arrive_at_cluster;
+using simt::arrive_at_cluster_relaxed;
+using simt::arrive_at_cluster_shared;
 using simt::cluster_rank;
 using simt::cluster_size;
 using simt::wait_for_cluster;
@@ -156,6 +162,17 @@ __device__ __forceinline__ unsigned cluster_size() {
 __device__ __forceinline__ void arrive_at_cluster() {
   (void)cooperative_groups::cluster_group::barrier_arrive();
 }
+__device__ __forceinline__ void arrive_at_cluster_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void arrive_at_cluster_shared() {
+#if CUDART_VERSION >= 12080
+  asm volatile("fence.release.sync_restrict::shared::cta.cluster;" ::: "memory");
+  arrive_at_cluster_relaxed();
+#else
+  arrive_at_cluster();
+#endif
+}
 __device__ __forceinline__ void wait_for_cluster() {
   cooperative_groups::cluster_group::barrier_wait();
 }
@@ -168,6 +185,8 @@ __device__ __forceinline__ T* shared_of_block(T* shared, unsigned rank) {
 __device__ __forceinline__ unsigned cluster_rank() { return 0; }
 __device__ __forceinline__ unsigned cluster_size() { return 1; }
 __device__ __forceinline__ void arrive_at_cluster() {}
+__device__ __forceinline__ void arrive_at_cluster_relaxed() {}
+__device__ __forceinline__ void arrive_at_cluster_shared() {}
 __device__ __forceinline__ void wait_for_cluster() { __syncthreads(); }
 
 template <class T>

@@ -1,6 +1,7 @@
 #include "cuda/routing.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cuda/routing_kernels.cuh"
 #include "cuda/routing_launcher.h"
@@ -26,6 +27,40 @@ RouteTask largest_route_task(const RouterConfig& config) {
 }
 
 namespace {
+
+/// To which power of two a group is lanes, if it is.
+int group_lanes(const RouterConfig& config, int per_lane) {
+  const int lanes = config.num_experts / config.num_groups / per_lane;
+  return static_cast<int>(std::bit_width(static_cast<unsigned>(lanes))) - (lanes > 0 ? 1 : 0);
+}
+
+/// What route_usual_row() knows: renormalised softmax and sigmoid of rows in few registers that may
+/// be loaded by vectors, groups that are whole lanes, all experts enabled and none shared.
+UsualRows usual_rows(const RouterConfig& config, const RoutingInputs& inputs,
+                     const RoutingResult& result, int per_lane) {
+  const bool knows_scores =
+      config.score_function == ScoreFunction::kSoftmax
+          ? config.renormalize && selects_on_logits(config, !inputs.selection_bias.empty())
+          : config.score_function == ScoreFunction::kSigmoid;
+  const int terms = limited_group_terms(config);
+  const bool knows_groups =
+      terms == 0 || (terms <= 2 && config.num_experts == (config.num_groups * per_lane)
+                                                             << group_lanes(config, per_lane));
+  const bool knows_row = config.top_k <= kMaxFewTopK && per_lane <= kMaxFewPerLane &&
+                         rows_take_vectors(inputs.logits, std::min(per_lane, 4));
+  const bool is_usual = knows_scores && knows_groups && knows_row && inputs.expert_mask.empty() &&
+                        result.loss_sums.empty() && config.num_shared_experts == 0;
+  if (!is_usual) return UsualRows::kNone;
+  switch (inputs.logits.dtype) {
+    case DataType::kFloat32:
+      return UsualRows::kFloat32;
+    case DataType::kFloat16:
+      return UsualRows::kFloat16;
+    case DataType::kBFloat16:
+      break;
+  }
+  return UsualRows::kBFloat16;
+}
 
 constexpr KernelChoice<RouteTask> kKernels[] = {
     {1, route_kernel<1>},   {2, route_kernel<2>},   {4, route_kernel<4>},  {8, route_kernel<8>},
@@ -111,20 +146,22 @@ RouteTask RoutingLauncher::task(const RoutingInputs& inputs, const RoutingResult
           .sacrificed_mass = result.sacrificed_mass.data,
           .on_logits = selects_on_logits(config_, !inputs.selection_bias.empty()),
           .aligned_rows = rows_take_vectors(inputs.logits, std::min(choice_.per_lane, 4)),
-          .group_terms = limited_group_terms(config_)};
+          .group_terms = limited_group_terms(config_),
+          .group_lanes = group_lanes(config_, choice_.per_lane),
+          .usual_rows = usual_rows(config_, inputs, result, choice_.per_lane)};
 }
 
-void RoutingLauncher::enqueue(const RouteTask& task, StreamView stream) const {
+void RoutingLauncher::enqueue(RouteTask task, StreamView stream) const {
   if (task.logits.rows == 0 && !task.has_sums()) return;
   const Launch launch = launch_for(task);
-  const bool dependent = clear_route_sums(device_, task, launch.grid, stream);
+  task.beside_clearing = clear_route_sums(device_, task, launch.grid, stream);
   device_.check(SWITCHYARD_LAUNCH(
                     launch.kernel,
                     {.grid = static_cast<unsigned>(launch.grid.blocks),
                      .block = static_cast<unsigned>(launch.grid.warps * kWarpSize),
                      .shared_bytes = route_shared_bytes(task, static_cast<int>(launch.grid.warps)),
                      .stream = stream.get(),
-                     .dependent = dependent},
+                     .dependent = task.beside_clearing},
                     task),
                 "launch of route_kernel");
   if (task.has_preference()) preference_.enqueue(task, stream);

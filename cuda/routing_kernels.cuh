@@ -26,9 +26,12 @@ __global__ void __launch_bounds__(kMaxRouteWarps* kWarpSize, 1) route_kernel(Rou
   SWITCHYARD_SHARED(SelectionScratch, selection, [kMaxRouteWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
+  const TokenSteps tokens = tokens_over_grid(task);
+  RowAhead<kPerLane> row;
+  if (!task.beside_clearing) row.load(task, tokens.first);
   begin_beside_clearing(task);
   const BlockMemory block(task, memory);
-  route_tokens<kPerLane>(task, tokens_over_grid(task), block, selection, num_degenerate_rows);
+  route_tokens(task, tokens, block, selection, row, num_degenerate_rows);
   finish_block(task, block.tally, num_degenerate_rows);
 }
 

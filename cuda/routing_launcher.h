@@ -56,7 +56,7 @@ class RoutingLauncher {
   [[nodiscard]] RouteTask task(const RoutingInputs& inputs, const RoutingResult& result) const;
 
   /// Nothing where there are neither tokens nor sums. What follows may be a dependent launch.
-  void enqueue(const RouteTask& task, StreamView stream) const;
+  void enqueue(RouteTask task, StreamView stream) const;
 
  private:
   struct Launch {

@@ -9,6 +9,9 @@
 
 namespace switchyard::cuda {
 
+/// Of which type the rows are that route_usual_row() takes: none where more is asked than it knows.
+enum class UsualRows : int32_t { kNone, kFloat32, kFloat16, kBFloat16 };
+
 /// One batch to route. Views are those of RoutingInputs and RoutingResult, already checked; null
 /// pointers stand for what is not given or not wanted.
 struct RouteTask {
@@ -30,6 +33,10 @@ struct RouteTask {
   /// Rows may be read by vectors of up to four logits.
   bool aligned_rows = false;
   int32_t group_terms = 0;  ///< members whose sum scores a group; 0: all groups stay
+  int32_t group_lanes = 0;  ///< of usual rows, 2 to which power a group is
+  UsualRows usual_rows = UsualRows::kNone;
+  /// The launch before zeroes the sums, and this one starts beside it.
+  bool beside_clearing = false;
 
   [[nodiscard]] SWITCHYARD_HOST_DEVICE bool has_sums() const {
     return tokens_per_expert != nullptr || num_degenerate_rows != nullptr || loss_sums != nullptr;

@@ -4,6 +4,7 @@
 #include <cfloat>
 
 #include "cuda/intrinsics.cuh"
+#include "cuda/row_candidates.cuh"
 #include "cuda/row_inputs.cuh"
 #include "cuda/row_selection.cuh"
 
@@ -15,12 +16,16 @@ struct GroupScratch {
   uint32_t* groups;  ///< [num_groups]
 };
 
-/// The key of a group's sum: 1 at least, so that it ranks above groups without a ranked member.
-__device__ inline uint32_t key_of_group_sum(float sum) {
+/// A group's sum as a finite score, so that it ranks above groups without a ranked member.
+__device__ inline float bounded_group_sum(float sum) {
   // Not clamped by minimum and maximum: opposed infinities within the tree make a NaN, which counts
   // as the least score.
-  const float bounded = sum >= -FLT_MAX ? (sum <= FLT_MAX ? sum : FLT_MAX) : -FLT_MAX;
-  return ordered_key(bounded);
+  return sum >= -FLT_MAX ? (sum <= FLT_MAX ? sum : FLT_MAX) : -FLT_MAX;
+}
+
+/// The key of a group's sum: 1 at least.
+__device__ inline uint32_t key_of_group_sum(float sum) {
+  return ordered_key(bounded_group_sum(sum));
 }
 
 /// The sum of the one or two best keys of a group, by one lane.
@@ -113,6 +118,58 @@ __device__ void limit_to_best_groups(const RouteTask& task, const GroupScratch& 
     const int expert = RowLayout<kPerLane>::expert_of(i, lane);
     if (expert < num_experts && memory.groups[expert / group_size] == 0) keys[i] = 0;
   }
+}
+
+struct BestTwo {
+  float best;
+  float second;
+};
+
+__device__ inline BestTwo best_two(const BestTwo& a, const BestTwo& b) {
+  return {fmaxf(a.best, b.best), fmaxf(fminf(a.best, b.best), fmaxf(a.second, b.second))};
+}
+
+/// Of kCount values from kFirst on, none of which is NaN.
+template <int kFirst, int kCount, int kPerLane>
+__device__ BestTwo best_two(const float (&x)[kPerLane]) {
+  if constexpr (kCount == 1) {
+    return {x[kFirst], minus_infinity()};
+  } else {
+    return best_two(best_two<kFirst, kCount / 2>(x), best_two<kFirst + kCount / 2, kCount / 2>(x));
+  }
+}
+
+/// Sets the values of experts outside the best `top_groups` groups to -inf, where a group is
+/// 2^task.group_lanes neighbouring lanes and one or two terms score it.
+template <int kPerLane>
+__device__ void limit_to_best_lanes(const RouteTask& task, CandidateScratch& scratch,
+                                    float (&x)[kPerLane]) {
+  const int lane = lane_index();
+  const int num_groups = task.config.num_groups;
+  const int lanes = 1 << task.group_lanes;
+  const int group = lane >> task.group_lanes;
+  BestTwo two = best_two<0, kPerLane>(x);
+#pragma unroll 1
+  for (int distance = 1; distance < lanes; distance *= 2) {
+    two = best_two(two, {__shfl_xor_sync(kAllLanes, two.best, distance),
+                         __shfl_xor_sync(kAllLanes, two.second, distance)});
+  }
+  const bool both = task.group_terms > 1 && two.second > minus_infinity();
+  const float sum = bounded_group_sum(both ? two.best + two.second : two.best);
+  const float score = two.best > minus_infinity() ? sum : minus_infinity();
+  if (lane >= num_groups) scratch.maxima[lane] = minus_infinity();
+  if (group < num_groups && (lane & (lanes - 1)) == 0) scratch.maxima[group] = score;
+  __syncwarp();
+  int before = 0;
+  const float below = next_below(score);
+#pragma unroll 1
+  for (int first = 0; first < num_groups; first += kComparedAtOnce) {
+    before += ComparedValues(scratch.maxima + first).count_before(score, below, group - first);
+  }
+  __syncwarp();
+  const bool stays = before < task.config.top_groups;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) x[i] = stays ? x[i] : minus_infinity();
 }
 
 }  // namespace switchyard::cuda

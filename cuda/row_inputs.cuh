@@ -154,7 +154,7 @@ __device__ float row_denominator(const float (&x)[kPerLane], float max) {
 __device__ inline float score_of(ScoreFunction function, float logit) {
   switch (function) {
     case ScoreFunction::kSigmoid:
-      return numerics::sigmoid(logit);
+      return sigmoid(logit);
     case ScoreFunction::kSqrtSoftplus:
       return numerics::sqrt_softplus(logit);
     case ScoreFunction::kSoftmax:

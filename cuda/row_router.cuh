@@ -1,7 +1,9 @@
 // Routes one row by one warp under any configuration.
 #pragma once
 
+#include "cuda/expert_ids.cuh"
 #include "cuda/intrinsics.cuh"
+#include "cuda/row_candidates.cuh"
 #include "cuda/row_groups.cuh"
 #include "cuda/row_inputs.cuh"
 #include "cuda/row_selection.cuh"
@@ -13,7 +15,15 @@ namespace switchyard::cuda {
 struct BlockTally {
   int* tokens_per_expert;         ///< [num_expert_ids]
   unsigned long long* loss_sums;  ///< [router_loss_sums_size(num_experts)]
+  ChoiceNotes notes{};
 };
+
+/// The same memory for a choice of few.
+__device__ inline CandidateScratch& candidates_in(SelectionScratch& memory) {
+  static_assert(sizeof(CandidateScratch) <= sizeof(SelectionScratch) &&
+                alignof(CandidateScratch) <= alignof(SelectionScratch));
+  return reinterpret_cast<CandidateScratch&>(memory);
+}
 
 /// A warp's shared memory.
 struct WarpScratch {
@@ -26,6 +36,7 @@ __device__ inline void store_choice(const RouteTask& task, const BlockTally& tal
   task.expert_ids.row(token)[slot] = expert;
   set_element(task.gate_weights, token, slot, weight);
   if (tally.tokens_per_expert != nullptr) atomicAdd(&tally.tokens_per_expert[expert], 1);
+  tally.notes.add(token, slot, expert);
 }
 
 __device__ inline void store_nothing(const RouteTask& task, int64_t token, int slot) {
@@ -34,6 +45,7 @@ __device__ inline void store_nothing(const RouteTask& task, int64_t token, int s
 }
 
 __device__ inline void store_padding(const RouteTask& task, int64_t token) {
+#pragma unroll 1
   for (int slot = lane_index(); slot < task.config.num_slots(); slot += kWarpSize) {
     store_nothing(task, token, slot);
   }
@@ -42,6 +54,7 @@ __device__ inline void store_padding(const RouteTask& task, int64_t token) {
 __device__ inline void store_shared_experts(const RouteTask& task, const BlockTally& tally,
                                             int64_t token) {
   const RouterConfig& config = task.config;
+#pragma unroll 1
   for (int i = lane_index(); i < config.num_shared_experts; i += kWarpSize) {
     store_choice(task, tally, token, config.top_k + i, config.num_experts + i,
                  config.shared_expert_weight);
@@ -226,6 +239,68 @@ __device__ bool route_row(const RouteTask& task, int64_t token, const BlockTally
   }
   if (count < config.top_k) fill_up(task, tally, token, count, scratch.selection);
   return false;
+}
+
+/// Sigmoids in place of a usual row's logits, and in `ranked` what they are ranked by; -inf where
+/// there is none.
+template <int kPerLane>
+__device__ void score_usual_row(const RouteTask& task, float (&x)[kPerLane],
+                                float (&ranked)[kPerLane]) {
+  const int first = RowWords<kPerLane>::first_expert();
+  const int last = task.config.num_experts - 1;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) ranked[i] = 0.0f;
+  if (task.bias != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) ranked[i] = task.bias[min(first + i, last)];
+  }
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const bool has_score = x[i] > minus_infinity();
+    x[i] = sigmoid(x[i]);
+    const float sum = x[i] + ranked[i];
+    ranked[i] = has_score && is_finite(sum) ? sum : minus_infinity();
+  }
+}
+
+/// Routes a usual row in few steps. False, and nothing written, where it is not one: too few logits
+/// are finite, or too many are equal or beside each other.
+template <int kPerLane>
+__device__ bool route_usual_row(const RouteTask& task, int64_t token,
+                                const RowWords<kPerLane>& words, const BlockTally& tally,
+                                CandidateScratch& scratch) {
+  const RouterConfig& config = task.config;
+  const int top_k = config.top_k;
+  const int lane = lane_index();
+  const bool has_bias = task.bias != nullptr;
+  __syncwarp();  // the row before may still be read
+  if (lane < kMaxFewTopK) scratch.terms[lane] = 0.0f;
+  float x[kPerLane];
+  widen_words(task, words, x);
+  float ranked[kPerLane];
+  if (task.on_logits) {
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) ranked[i] = x[i];
+  } else {
+    score_usual_row(task, x, ranked);
+  }
+  if (task.group_terms > 0) limit_to_best_lanes(task, scratch, ranked);
+  const Candidates candidates = gather_candidates(ranked, top_k, x, has_bias, scratch);
+  if (candidates.count == 0) return false;
+  __syncwarp();
+
+  const RankedCandidate mine = rank_candidate(candidates, scratch);
+  const bool is_chosen = mine.is_mine && mine.place < top_k;
+  float term = mine.value;
+  if (has_bias && is_chosen) term = scratch.scores[mine.index];
+  if (config.score_function == ScoreFunction::kSoftmax) term = mine.exponential;
+  if (is_chosen) scratch.terms[mine.place] = term;
+  __syncwarp();
+  const float total = config.renormalize ? sum_of_terms(scratch, top_k) : 1.0f;
+  if (is_chosen) {
+    store_choice(task, tally, token, mine.place, mine.expert, weight_of(config, term, total));
+  }
+  return true;
 }
 
 }  // namespace switchyard::cuda

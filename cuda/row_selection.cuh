@@ -11,7 +11,7 @@ inline constexpr int kMaxCandidates = 64;
 static_assert(kMaxCandidates >= kMaxTopK && kMaxCandidates == 2 * kWarpSize);
 
 /// A warp's memory while it chooses.
-struct SelectionScratch {
+struct alignas(16) SelectionScratch {
   unsigned long long candidates[kMaxCandidates];
   unsigned long long sorted[kMaxCandidates];
 };

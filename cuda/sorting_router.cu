@@ -28,8 +28,12 @@ constexpr int64_t kBlockRows = 16384;
 // Tokens that one block routes and sorts in one launch where there are none. More are better spread
 // over the device: another warp's row takes about as long as a second, overlapping launch.
 constexpr int64_t kMaxOneBlockTokens = 16;
-// Few tokens need no more warps than lay out a block's experts.
+// Few tokens need no more warps than lay out a block's experts. Where there are more blocks than a
+// full one would leave idle, fewer warps share a multiprocessor's issue slots.
 constexpr int kFewWarps = 8;
+// Tokens that one block takes before a cluster's barriers, two and a round trip to other blocks,
+// are worth it.
+constexpr int64_t kOneBlockTokens = 16;
 
 // Tokens a warp from which on their instructions are what counts: with fewer, a warp should take
 // one row alone.
@@ -50,6 +54,11 @@ int64_t shared_bytes(const RouteTask& task, int64_t num_experts, int warps,
                   sums + cluster_sort_bytes(num_experts, warps, num_assignments));
 }
 
+int64_t shared_bytes_of_few(const RouteTask& task, int64_t num_experts, int warps,
+                            int64_t num_assignments) {
+  return few_assignments_begin(task, warps) + FewAssignments::bytes(num_experts, num_assignments);
+}
+
 /// Routes and sorts small batches in one launch. What the device can do is asked once.
 class OneLaunch {
  public:
@@ -63,7 +72,11 @@ class OneLaunch {
     const int64_t limit = most_bytes - static_shared_bytes(choice_.per_lane);
     const RouteTask largest = largest_route_task(routing);
     const auto bytes = [&] {
-      return shared_bytes(largest, sorting.num_local(), warps_, most_assignments_of_block());
+      return std::max(
+          shared_bytes(largest, sorting.num_local(), warps_, most_assignments_of_block()),
+          shared_bytes_of_few(
+              largest, sorting.num_local(), warps_,
+              std::min(most_assignments_of_block(), int64_t{kMaxNotedTokens} * sorting.top_k)));
     };
     while (warps_ > 1 && bytes() > limit) warps_ /= 2;
     max_blocks_ = prepare(choice_.kernel, bytes(), limit);
@@ -89,15 +102,18 @@ class OneLaunch {
 
   void enqueue(const RouteTask& task, SortArgs args, StreamView stream) const {
     const int64_t num_tokens = task.logits.rows;
-    const int warps = std::min(num_tokens <= kFewWarps ? kFewWarps : warps_, warps_);
-    const unsigned blocks = blocks_of(num_tokens, args.out.row_to_assignment.size);
+    const int warps = warps_of(num_tokens);
+    const unsigned blocks = blocks_of(num_tokens, warps, args.out.row_to_assignment.size);
     args.block_tokens = ceil_div(num_tokens, blocks);
     args.num_blocks = blocks;
-    device_.check(SWITCHYARD_LAUNCH(kernel_for(task, args.block_tokens, warps),
+    const Kernel kernel = kernel_for(task, args.block_tokens, warps);
+    args.notes_choices = kernel == choice_.kernel && args.block_tokens <= kMaxNotedTokens;
+    const auto bytes_of = args.notes_choices ? shared_bytes_of_few : shared_bytes;
+    device_.check(SWITCHYARD_LAUNCH(kernel,
                                     {.grid = blocks,
                                      .block = static_cast<unsigned>(warps * kWarpSize),
-                                     .shared_bytes = shared_bytes(task, args.num_experts, warps,
-                                                                  args.block_tokens * args.top_k),
+                                     .shared_bytes = bytes_of(task, args.num_experts, warps,
+                                                              args.block_tokens * args.top_k),
                                      .stream = stream.get(),
                                      .cluster_blocks = blocks},
                                     task, args),
@@ -126,9 +142,16 @@ class OneLaunch {
     return choice_.kernel;
   }
 
+  /// Warps of a block.
+  [[nodiscard]] int warps_of(int64_t num_tokens) const {
+    const bool fill_one_block = num_tokens > kFewWarps && num_tokens <= kOneBlockTokens;
+    const bool is_few = num_tokens <= int64_t{kFewWarps} * max_blocks_;
+    return std::min(is_few && !fill_one_block ? kFewWarps : warps_, warps_);
+  }
+
   /// As many blocks as give each warp one token and a block not too many rows to write.
-  [[nodiscard]] unsigned blocks_of(int64_t num_tokens, int64_t num_rows) const {
-    const int64_t wanted = std::max(ceil_div(num_tokens, warps_), ceil_div(num_rows, kBlockRows));
+  [[nodiscard]] unsigned blocks_of(int64_t num_tokens, int warps, int64_t num_rows) const {
+    const int64_t wanted = std::max(ceil_div(num_tokens, warps), ceil_div(num_rows, kBlockRows));
     return std::bit_ceil(static_cast<unsigned>(std::clamp<int64_t>(wanted, 1, max_blocks_)));
   }
 

@@ -1,8 +1,9 @@
 // Routing and sorting of small batches in one launch, of a grid of one cluster whose blocks take
 // consecutive tokens. A block's dynamic shared memory holds its sums, and behind them what routing
-// needs and then the sort.
+// needs and then the sort; or, if routing notes its choices, first the one and then the other.
 #pragma once
 
+#include "cuda/assignment_rows.cuh"
 #include "cuda/row_shortcut_kernels.cuh"
 #include "cuda/sorting_router.cuh"
 
@@ -35,6 +36,35 @@ __device__ __forceinline__ void sort_in_cluster(const RouteTask& task, const Sor
   if (args.may_drop()) add_fully_dropped(args, tokens);
 }
 
+/// The same of few assignments, which routing has noted.
+__device__ __forceinline__ void sort_few_in_cluster(const RouteTask& task, const SortArgs& args,
+                                                    const TokenRange& tokens,
+                                                    const BlockTally& tally,
+                                                    const FewAssignments& few,
+                                                    int& num_degenerate_rows) {
+  let_next_grid_start();
+  arrive_at_cluster_shared();
+  wait_for_cluster();
+  for (int segment = warp_index_in_block(); segment < few.num_segments;
+       segment += warps_per_block()) {
+    lay_out_segment(args, few, segment);
+  }
+  if (task.has_sums()) store_cluster_sums(task, tally, num_degenerate_rows);
+  // From here on nobody reads another block's memory.
+  if (!args.may_drop()) arrive_at_cluster_relaxed();
+  __syncthreads();
+  place_few(args, tokens, few);
+  fill_unused(args, LayoutOfFew{args, few});
+  if (args.may_drop()) arrive_at_cluster();
+  wait_for_cluster();
+  if (args.may_drop()) add_fully_dropped(args, tokens);
+}
+
+/// Where few assignments are kept, behind what routing needs.
+__host__ __device__ inline int64_t few_assignments_begin(const RouteTask& task, int num_warps) {
+  return (route_shared_bytes(task, num_warps) + 15) / 16 * 16;
+}
+
 /// Routes like route_kernel() and sorts.
 template <int kPerLane>
 __global__ void __launch_bounds__(most_sorting_warps(kPerLane) * kWarpSize, 1)
@@ -43,10 +73,18 @@ __global__ void __launch_bounds__(most_sorting_warps(kPerLane) * kWarpSize, 1)
   SWITCHYARD_SHARED(int64_t, warp_sums, [kMaxWarps]);
   SWITCHYARD_SHARED(int, num_degenerate_rows);
   SWITCHYARD_DYNAMIC_SHARED(unsigned char, memory);
-  const BlockMemory block(task, memory);
   const TokenRange tokens = tokens_of_block(args);
-  route_tokens<kPerLane>(task, warp_steps(tokens), block, selection, num_degenerate_rows);
-  sort_in_cluster(task, args, tokens, block.tally, memory, warp_sums, num_degenerate_rows);
+  RowAhead<kPerLane> row;
+  row.load(task, warp_steps(tokens).first);
+  BlockMemory block(task, memory);
+  const FewAssignments few(args, tokens, memory + few_assignments_begin(task, warps_per_block()));
+  if (args.notes_choices) block.tally.notes = few.notes;
+  route_tokens(task, warp_steps(tokens), block, selection, row, num_degenerate_rows);
+  if (args.notes_choices) {
+    sort_few_in_cluster(task, args, tokens, block.tally, few, num_degenerate_rows);
+  } else {
+    sort_in_cluster(task, args, tokens, block.tally, memory, warp_sums, num_degenerate_rows);
+  }
 }
 
 /// Routes like route_lanes_kernel() and sorts.

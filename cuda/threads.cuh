@@ -12,6 +12,7 @@ inline constexpr int64_t kMaxGridBlocks = int64_t{1} << 30;
 inline constexpr int kMaxWarps = 32;  ///< of a block
 
 __device__ __forceinline__ void clear_counters(uint32_t* counters, int size) {
+#pragma unroll 1  // without a division by the step
   for (int i = static_cast<int>(threadIdx.x); i < size; i += static_cast<int>(blockDim.x)) {
     counters[i] = 0;
   }

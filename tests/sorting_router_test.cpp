@@ -223,6 +223,59 @@ TEST(SortingRouter, ManyRenormalisedRowsGiveTheSameBytesAsTheReference) {
   expect_bytes({512, 8, 520}, DataType::kFloat32, Distribution::kNormal);
 }
 
+/// Blocks that take up to 32 tokens each note their choices while they route; both sides of where
+/// there is one more block, or one more token than that.
+TEST(SortingRouter, FewTokensGiveTheSameBytesAsTheReference) {
+  const ExpertCapacity none_kept{.mode = ExpertCapacity::Mode::kFactor, .factor = 0.01};
+  const Setting settings[] = {
+      {"", {.num_experts = 256, .top_k = 8}},
+      {"", {.num_experts = 300, .top_k = 5}, {.block_rows = 7, .capacity = kByPosition}},
+      {"", {.num_experts = 16, .top_k = 2}, {.block_rows = 256, .capacity = none_kept}},
+      {"",
+       {.num_experts = 512, .top_k = 10},
+       {.block_rows = 3, .first_local_expert = 130, .num_local_experts = 257}},
+      {"",
+       {.num_experts = 64,
+        .top_k = 6,
+        .score_function = ScoreFunction::kSqrtSoftplus,
+        .num_shared_experts = 2},
+       {.block_rows = 100}}};
+  for (const Setting& setting : settings) {
+    for (const int64_t num_tokens : {1, 8, 9, 16, 17, 64, 128, 129, 256, 257}) {
+      const bool odd = num_tokens % 2 == 1;
+      expect_bytes_of_both(sorting_of(setting), {.config = setting.routing,
+                                                 .num_tokens = num_tokens,
+                                                 .distribution = odd ? Distribution::kMixedSpecial
+                                                                     : Distribution::kNormal,
+                                                 .with_token_mask = odd,
+                                                 .with_losses = false,
+                                                 .with_counts = odd});
+    }
+  }
+  const Setting without_shortcut{
+      "",
+      {.num_experts = 40, .top_k = 4, .score_function = ScoreFunction::kSigmoid},
+      {.block_rows = 8}};
+  for (const int64_t num_tokens : {256, 512, 513}) {
+    expect_bytes_of_both(sorting_of(without_shortcut),
+                         {.config = without_shortcut.routing,
+                          .num_tokens = num_tokens,
+                          .distribution = Distribution::kBFloat16Rounded,
+                          .dtype = DataType::kBFloat16,
+                          .with_bias = true});
+  }
+}
+
+/// Every token takes the same experts.
+TEST(SortingRouter, FewTokensMayAllTakeTheSameExperts) {
+  const Setting setting{"", {.num_experts = 128, .top_k = 8}, {.block_rows = 16}};
+  for (const int64_t num_tokens : {16, 256}) {
+    expect_bytes_of_both(sorting_of(setting), {.config = setting.routing,
+                                               .num_tokens = num_tokens,
+                                               .distribution = Distribution::kDescending});
+  }
+}
+
 TEST(SortingRouter, RowsWithoutAnAssignmentAreFilled) {
   const Setting setting{"", {.num_experts = 160, .top_k = 8}, {.block_rows = 256}};
   for (const int64_t num_tokens : {1, 21}) {

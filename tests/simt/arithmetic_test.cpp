@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "cuda/numerics.cuh"
 #include "tests/random_stream.h"
 #include "tests/simt/simt.h"
 
@@ -102,6 +103,24 @@ TEST(SimtArithmetic, NarrowFloatsComeFromTheRealHeaders) {
     EXPECT_EQ(__float_as_uint(__bfloat162float(__float2bfloat16(x))), nearest & 0xffff0000u);
   }
   EXPECT_EQ(__half2float(__float2half(0x1p-24f)), 0x1p-24f);
+}
+
+/// A part of all sigmoids: of every exponential that is not lost in the sum a thousandth, and the
+/// largest ones.
+TEST(SimtArithmetic, SigmoidsAreDivisions) {
+  const auto expect_quotients = [](float e) {
+    EXPECT_EQ(cuda::over_one_plus(e, e), e / (1.0f + e)) << e;
+    EXPECT_EQ(cuda::over_one_plus(1.0f, e), 1.0f / (1.0f + e)) << e;
+  };
+  constexpr uint32_t kOne = 0x3f800000u;
+  for (uint32_t bits = 0x32000000u; bits <= kOne; bits += 997) {
+    expect_quotients(__uint_as_float(bits));
+  }
+  for (uint32_t below = 0; below < 100; ++below) expect_quotients(__uint_as_float(kOne - below));
+  for (const float e : {0.0f, 0x1p-149f, 0x1p-126f, 0x1p-100f, 0x1p-25f}) expect_quotients(e);
+  for (const float x : {0.0f, -0.0f, 0x1p-24f, -0x1p-24f, 88.8f, -88.8f, 0x1p127f, -0x1p127f}) {
+    EXPECT_EQ(cuda::sigmoid(x), numerics::sigmoid(x)) << x;
+  }
 }
 
 }  // namespace

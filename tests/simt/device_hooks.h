@@ -55,6 +55,9 @@ unsigned cluster_size();
 /// The two steps of the cluster's barrier: nobody comes out of the second before all threads of all
 /// blocks have taken the first.
 void arrive_at_cluster(CallSite site = CallSite::here());
+/// The same here: what these leave out is not modelled.
+inline void arrive_at_cluster_relaxed(CallSite site = CallSite::here()) { arrive_at_cluster(site); }
+inline void arrive_at_cluster_shared(CallSite site = CallSite::here()) { arrive_at_cluster(site); }
 void wait_for_cluster(CallSite site = CallSite::here());
 
 /// Grows while kernels run.
