@@ -86,4 +86,8 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace switchyard::tools
 
-int main(int argc, char** argv) { return switchyard::tools::run(argc, argv); }
+int main(int argc, char** argv) {
+  const int exit_code = switchyard::tools::run(argc, argv);
+  switchyard::tools::MpiJob::leave();
+  return exit_code;
+}

@@ -20,18 +20,27 @@ bool is_listener = false;
 }  // namespace
 
 #ifdef SWITCHYARD_MPI
+namespace {
+
+std::unique_ptr<MpiRuntime> runtime;
+
+}  // namespace
+
 struct MpiJob::State {
-  MpiRuntime runtime;
   std::unique_ptr<Communicator> communicator = make_mpi_world_communicator();
 };
 
 bool MpiJob::is_here() { return is_launched_by_mpi(); }
 
-MpiJob::MpiJob() : state_(std::make_unique<State>()) {
+MpiJob::MpiJob() {
+  if (!runtime) runtime = std::make_unique<MpiRuntime>();
+  state_ = std::make_unique<State>();
   is_listener = state_->communicator->rank() != 0;
 }
 
 Communicator& MpiJob::communicator() { return *state_->communicator; }
+
+void MpiJob::leave() { runtime.reset(); }
 #else
 struct MpiJob::State {};
 
@@ -40,6 +49,8 @@ bool MpiJob::is_here() { return false; }
 MpiJob::MpiJob() { throw Unavailable("this build does not know MPI"); }
 
 Communicator& MpiJob::communicator() { throw Unavailable("this build does not know MPI"); }
+
+void MpiJob::leave() {}
 #endif
 
 MpiJob::~MpiJob() = default;

@@ -28,6 +28,10 @@ class MpiJob {
   /// Whether this process is the one of its job that writes to the terminal; true without a job.
   static bool is_speaker();
 
+  /// Waits for the others and ends MPI, where it was started. Not before all is said: the launcher
+  /// ends every process when the first one ends with an error.
+  static void leave();
+
  private:
   struct State;
   std::unique_ptr<State> state_;
