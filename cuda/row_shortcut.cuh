@@ -145,16 +145,18 @@ __device__ unsigned route_row_by_lanes(const RouteTask& task, const BlockTally& 
     const int last = __shfl_sync(kAllLanes, mine, top_k - 1, kLanes);
     const int next = __shfl_down_sync(kAllLanes, mine, 1, kLanes);
     const int dropped = max(group_lists.greatest_dropped, expert_lists.greatest_dropped);
-    is_tied = Keys::reaches(is_chosen ? dropped : max(dropped, mine), last) |
-              ((lane < top_k - 1) & Keys::are_alike(mine, next));
+    const bool is_dropped = Keys::reaches(is_chosen ? dropped : max(dropped, mine), last);
+    const bool is_like_next = Keys::are_alike(mine, next);
+    is_tied = is_dropped | ((lane < top_k - 1) & is_like_next);
   }
   bool is_left = false;
   unsigned left = 0;
   if (__any_sync(kAllLanes, (is_row & (is_bad | is_tied)) ? 1 : 0) != 0) {
     is_left = any_of_row<kLanes>(is_bad);
     if constexpr (std::is_same_v<T, float>) {
-      is_left |= any_of_row<kLanes>(is_tied) &
-                 any_of_row<kLanes>(has_cut_bits<kLanes, kGroups>(row, num_experts));
+      const bool has_tie = any_of_row<kLanes>(is_tied);
+      const bool has_cut = any_of_row<kLanes>(has_cut_bits<kLanes, kGroups>(row, num_experts));
+      is_left |= has_tie & has_cut;
     }
     left = __ballot_sync(kAllLanes, (is_row & is_left) ? 1 : 0);
   }
