@@ -157,12 +157,7 @@ __device__ inline void lay_out_segment(const SortArgs& args, const FewAssignment
     begins[i] = sum;
     sum += args.blocks_of_few(kept[i] + static_cast<uint32_t>(args.block_rows) - 1) << 16 | kept[i];
   }
-  uint32_t inclusive = sum;
-#pragma unroll
-  for (int distance = 1; distance < kWarpSize; distance *= 2) {
-    const uint32_t below = __shfl_up_sync(kAllLanes, inclusive, static_cast<unsigned>(distance));
-    inclusive += lane >= distance ? below : 0;
-  }
+  const uint32_t inclusive = warp_inclusive_sum(sum);
   const uint32_t before = inclusive - sum;
   const int expert = segment * kSegmentExperts + lane * kCountsInWord;
   store16(few.begins + expert, {(before + begins[0]) >> 16, (before + begins[1]) >> 16,

@@ -48,10 +48,11 @@ __device__ inline uint32_t scan_warps(uint32_t* counts, int num_columns, int col
   return sum;
 }
 
-__device__ inline int64_t warp_inclusive_sum(int64_t value) {
+template <typename T>
+__device__ T warp_inclusive_sum(T value) {
 #pragma unroll
   for (int distance = 1; distance < kWarpSize; distance *= 2) {
-    const int64_t below = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
+    const T below = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
     if (lane_index() >= distance) value += below;
   }
   return value;
